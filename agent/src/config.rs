@@ -1,0 +1,122 @@
+//! The configuration file: strict TOML, secrets by place.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::secret::SecretPlace;
+use crate::server::TlsMode;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What is protected, over the years: `orders`. `[A-Za-z0-9._-]`.
+    pub service: String,
+    /// The agent's own folder: spool, catalog, lock.
+    pub state_dir: PathBuf,
+    /// The server being protected.
+    pub source: SourceConfig,
+    /// Where objects go.
+    pub store: StoreConfig,
+    /// How objects are sealed.
+    #[serde(default)]
+    pub seal: SealConfig,
+    /// Capture of the binlog.
+    #[serde(default)]
+    pub capture: CaptureConfig,
+    /// Full dumps.
+    #[serde(default)]
+    pub dump: DumpConfig,
+    /// Keyrings of the source whose keys are backed up.
+    #[serde(default)]
+    pub keyring: KeyringConfig,
+}
+
+/// `[source]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Host name or address; or use `socket`.
+    pub host: Option<String>,
+    /// TCP port.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// Unix socket; excludes `host`.
+    pub socket: Option<PathBuf>,
+    /// Account.
+    pub user: String,
+    /// Where its password is.
+    pub password: Option<SecretPlace>,
+    /// Protection of the connection.
+    #[serde(default)]
+    pub tls: TlsMode,
+    /// PEM file of trusted authorities.
+    pub ca: Option<PathBuf>,
+    /// The `server_id` the agent registers with; must be unique among the source's replicas.
+    #[serde(default = "default_server_id")]
+    pub server_id: u32,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StoreConfig {
+    /// A folder of a mounted file system.
+    Directory {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// `[seal]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SealConfig {
+    /// age public keys, `age1…`. None: the archive is not encrypted.
+    pub recipients: Vec<String>,
+    /// File with age identities, for commands that read back. The agent does not need it.
+    pub identity_file: Option<PathBuf>,
+}
+
+/// `[capture]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureConfig {
+    /// A segment is cut at the latest this long after its first byte.
+    pub segment_age_seconds: u64,
+    /// A segment is cut when it reaches this size.
+    pub segment_bytes_max: u64,
+    /// Seconds between heartbeats asked of the source.
+    pub heartbeat_seconds: u64,
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self { segment_age_seconds: 5, segment_bytes_max: 64 << 20, heartbeat_seconds: 5 }
+    }
+}
+
+/// `[dump]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DumpConfig {
+    /// When the agent takes full dumps: five cron fields, local time. None: only when there is no dump yet.
+    pub schedule: Option<String>,
+}
+
+/// `[keyring]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyringConfig {
+    /// Keyring files of the source, readable from the agent's host.
+    pub files: Vec<PathBuf>,
+}
+
+fn default_port() -> u16 {
+    3306
+}
+
+fn default_server_id() -> u32 {
+    1_651_862_388
+}

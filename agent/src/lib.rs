@@ -1,0 +1,6 @@
+//! Point-in-time backup for MySQL: the parts of the `highwater` program.
+
+pub mod config;
+pub mod secret;
+pub mod server;
+pub mod store;

@@ -1,0 +1,225 @@
+//! What an archive holds: timelines, segments, dumps, key generations. Domain types; how they are written down is
+//! `manifest`'s and `db`'s business.
+
+use std::fmt;
+use std::str::FromStr;
+
+use highwater_binlog::{BinlogName, BinlogPosition, GtidSet, ParseError, ServerUuid};
+
+/// A SHA-256 digest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sha256Digest(pub [u8; 32]);
+
+impl fmt::Display for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Sha256Digest {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = || ParseError::new("SHA-256 digest", text);
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(error());
+        }
+        let mut digest = [0u8; 32];
+        for (i, byte) in digest.iter_mut().enumerate() {
+            let pair = text.get(2 * i..2 * i + 2).ok_or_else(error)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| error())?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+/// Microseconds since 1970-01-01 00:00:00 UTC, as MySQL's commit timestamps count them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Micros(pub u64);
+
+/// The number of a timeline within its archive, from 1. Printed with 4 digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TimelineId(pub u32);
+
+impl fmt::Display for TimelineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}", self.0)
+    }
+}
+
+/// The name of a dump: the UTC time it began and a random part, `20261122T150412Z-1f3a`. `[A-Za-z0-9-]`, 64 at most.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DumpId(String);
+
+impl DumpId {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DumpId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for DumpId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if text.is_empty() || text.len() > 64 || !text.chars().all(allowed) {
+            return Err(ParseError::new("dump id", text));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// One unforked history of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeline {
+    /// Its number.
+    pub id: TimelineId,
+    /// The timeline it branched from, if any.
+    pub parent: Option<TimelineId>,
+    /// Why it was opened, for people.
+    pub reason: String,
+    /// Transactions that lie before its first segment and are not in the archive as binlog.
+    pub starting_gtids: GtidSet,
+    /// When it was opened.
+    pub created: Micros,
+}
+
+/// What an object is, in bytes and digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectFacts {
+    /// Bytes before sealing.
+    pub plain_size: u64,
+    /// SHA-256 of the bytes before sealing.
+    pub plain_sha256: Sha256Digest,
+    /// Bytes in the store.
+    pub stored_size: u64,
+    /// SHA-256 of the object in the store.
+    pub stored_sha256: Sha256Digest,
+}
+
+/// Consecutive bytes of one binlog, cut between transactions; the unit of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// Its place in the timeline, from 0, without holes.
+    pub sequence: u64,
+    /// The server whose binlog it is.
+    pub server: ServerUuid,
+    /// The binlog.
+    pub binlog: BinlogName,
+    /// Offset of its first byte in the binlog; 0 includes the file's magic.
+    pub start: u64,
+    /// Offset after its last byte.
+    pub end: u64,
+    /// All transactions of the timeline before this segment.
+    pub gtids_before: GtidSet,
+    /// The transactions in it.
+    pub gtids_added: GtidSet,
+    /// Earliest original commit time of a transaction in it; absent when it has none.
+    pub first_commit: Option<Micros>,
+    /// Latest original commit time of a transaction in it.
+    pub last_commit: Option<Micros>,
+    /// Events in it, all kinds.
+    pub events: u64,
+    /// Transactions in it.
+    pub transactions: u64,
+    /// Sizes and digests.
+    pub object: ObjectFacts,
+    /// `plain_sha256` of the segment before it in the timeline; absent for the first.
+    pub previous_sha256: Option<Sha256Digest>,
+}
+
+/// What a file of a dump is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DumpFileKind {
+    /// SQL that creates schemas, tables, views, triggers, routines and events.
+    Schema,
+    /// SQL that creates accounts and grants.
+    Accounts,
+    /// Rows of one table in `LOAD DATA` format.
+    Rows {
+        /// The table's schema.
+        schema: String,
+        /// The table.
+        table: String,
+        /// How many rows.
+        rows: u64,
+    },
+}
+
+/// A file of a dump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpFile {
+    /// Its name below the dump's folder, without the endings that sealing adds: `data/000001.tsv`.
+    pub name: String,
+    /// What it is.
+    pub kind: DumpFileKind,
+    /// Sizes and digests.
+    pub object: ObjectFacts,
+}
+
+/// A full backup consistent at one GTID set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dump {
+    /// Its name.
+    pub id: DumpId,
+    /// The timeline whose history it is a point of.
+    pub timeline: TimelineId,
+    /// The server it was taken from.
+    pub server: ServerUuid,
+    /// That server's `@@version`.
+    pub server_version: String,
+    /// Exactly the transactions whose effects it has.
+    pub gtids: GtidSet,
+    /// The server's binlog position at that point, for people.
+    pub position: Option<BinlogPosition>,
+    /// When it began and when it was complete, by the agent's clock.
+    pub started: Micros,
+    /// See `started`.
+    pub finished: Micros,
+    /// How consistency was reached, for people: `backup lock + brief global read lock`.
+    pub method: String,
+    /// Its files, in the order they must be loaded.
+    pub files: Vec<DumpFile>,
+}
+
+/// A sealed backup of keyring keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyGeneration {
+    /// The server whose keyring it was read from.
+    pub server: ServerUuid,
+    /// Its number for that server, from 1.
+    pub generation: u32,
+    /// Ids of the keys in it.
+    pub key_ids: Vec<String>,
+    /// When it was taken.
+    pub taken: Micros,
+}
+
+/// All that an archive holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// By id.
+    pub timelines: Vec<Timeline>,
+    /// By timeline and sequence.
+    pub segments: Vec<Segment>,
+    /// By start.
+    pub dumps: Vec<Dump>,
+    /// By server and generation.
+    pub keys: Vec<KeyGeneration>,
+}

@@ -1,6 +1,8 @@
 //! Point-in-time backup for MySQL: the parts of the `highwater` program.
 
 pub mod config;
+pub mod fsync;
+pub mod seal;
 pub mod secret;
 pub mod server;
 pub mod store;

@@ -3,6 +3,15 @@
 //! The interface is blocking: compression, encryption and hashing around it are too. Callers in async code use
 //! `spawn_blocking`.
 
+mod directory;
+mod memory;
+
+#[cfg(test)]
+mod contract;
+
+pub use directory::DirectoryStore;
+pub use memory::MemoryStore;
+
 use std::fmt;
 use std::io::Read;
 use std::str::FromStr;

@@ -1,0 +1,276 @@
+//! A store in a folder of a mounted file system.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::{ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
+use crate::fsync::{self, WriteError};
+
+/// Where bytes are collected before an object gets its name. A part that begins with a dot is no object.
+const INCOMING: &str = ".incoming";
+
+/// Objects as files below one folder. Files have mode 0600 and folders 0700; whoever else should read them needs the
+/// same account, or root.
+#[derive(Debug)]
+pub struct DirectoryStore {
+    root: PathBuf,
+    /// Set once this process has cleaned up behind crashed writers.
+    swept: OnceLock<()>,
+}
+
+impl DirectoryStore {
+    /// Uses an existing folder. A folder that is absent is an error, never made: it may be a file system that is not
+    /// mounted.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let store = Self { root: root.to_owned(), swept: OnceLock::new() };
+        let canonical = fs::canonicalize(root).map_err(|error| store.error("open", "the folder", error))?;
+        if !canonical.is_dir() {
+            return Err(store.error("open", "the folder", io::ErrorKind::NotADirectory.into()));
+        }
+        Ok(Self { root: canonical, swept: OnceLock::new() })
+    }
+
+    /// Makes the folder (and those above it) unless it exists, and uses it.
+    pub fn create_root(root: &Path) -> Result<Self, StoreError> {
+        let store = Self { root: root.to_owned(), swept: OnceLock::new() };
+        fsync::create_directories(root).map_err(|error| store.error("create", "the folder", error))?;
+        Self::open(root)
+    }
+
+    fn error(&self, action: &'static str, key: &str, source: io::Error) -> StoreError {
+        StoreError { kind: kind_of(&source), action, key: key.to_owned(), store: self.describe(), source }
+    }
+
+    fn path(&self, key: &ObjectKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    /// The folder for temporaries, made when needed and swept once.
+    fn incoming(&self) -> io::Result<PathBuf> {
+        let folder = self.root.join(INCOMING);
+        fsync::create_directories(&folder)?;
+        if self.swept.set(()).is_ok() {
+            let count = fsync::sweep_temporaries(&folder)?;
+            if count > 0 {
+                tracing::info!(store = %self.describe(), count, "removed what an interrupted writer left");
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Refuses a key that a symbolic link in the store would lead elsewhere.
+    fn inside(&self, path: &Path) -> io::Result<()> {
+        let mut current = self.root.clone();
+        let below = path.strip_prefix(&self.root).map_err(io::Error::other)?;
+        for part in below.components() {
+            current.push(part);
+            match fs::symlink_metadata(&current) {
+                Ok(facts) if facts.is_symlink() => {
+                    return Err(io::Error::other(format!("{} is a symbolic link", current.display())));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn try_open(&self, key: &ObjectKey) -> io::Result<File> {
+        let path = self.path(key);
+        self.inside(&path)?;
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        Ok(file)
+    }
+
+    fn try_delete(&self, key: &ObjectKey) -> io::Result<()> {
+        let path = self.path(key);
+        self.inside(&path)?;
+        if !fs::symlink_metadata(&path)?.is_file() {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        fsync::remove(&path)
+    }
+
+    /// Adds the objects below `folder`, whose key is `name`.
+    fn walk(&self, folder: &Path, name: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let file_name = entry.file_name();
+            let Some(part) = file_name.to_str() else { continue };
+            let text = if name.is_empty() { part.to_owned() } else { format!("{name}/{part}") };
+            let Ok(key) = text.parse::<ObjectKey>() else { continue };
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.walk(&entry.path(), key.as_str(), found)?;
+            } else if kind.is_file() {
+                found.push(ObjectInfo { key, size: entry.metadata()?.len() });
+            }
+        }
+        Ok(())
+    }
+
+    fn try_list(&self, prefix: Option<&ObjectKey>) -> io::Result<Vec<ObjectInfo>> {
+        let mut found = Vec::new();
+        match prefix {
+            None => self.walk(&self.root, "", &mut found)?,
+            Some(prefix) => {
+                let path = self.path(prefix);
+                self.inside(&path)?;
+                match fs::symlink_metadata(&path) {
+                    Ok(facts) if facts.is_dir() => self.walk(&path, prefix.as_str(), &mut found)?,
+                    Ok(facts) if facts.is_file() => {
+                        found.push(ObjectInfo { key: prefix.clone(), size: facts.len() });
+                    }
+                    Ok(_) => {}
+                    // An absent root is a store that went away, not an empty one.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+}
+
+impl ObjectStore for DirectoryStore {
+    fn create(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<ObjectInfo, StoreError> {
+        let path = self.path(key);
+        let prepare = || {
+            if !self.root.is_dir() {
+                return Err(io::Error::from(io::ErrorKind::NotFound));
+            }
+            self.inside(&path)?;
+            if let Some(folder) = path.parent() {
+                fsync::create_directories(folder)?;
+            }
+            self.incoming()
+        };
+        let incoming = prepare().map_err(|error| self.error("create", key.as_str(), error))?;
+        match fsync::create_new(&path, &incoming, body) {
+            Ok(size) => Ok(ObjectInfo { key: key.clone(), size }),
+            Err(WriteError::File(error)) => Err(self.error("create", key.as_str(), error)),
+            Err(WriteError::Body(source)) => {
+                let kind = StoreErrorKind::Other;
+                let store = self.describe();
+                Err(StoreError { kind, action: "read the bytes of", key: key.to_string(), store, source })
+            }
+        }
+    }
+
+    fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {
+        let file = self.try_open(key).map_err(|error| self.error("open", key.as_str(), error))?;
+        Ok(Box::new(file))
+    }
+
+    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.try_list(prefix).map_err(|error| self.error("list", prefix.map_or("objects", ObjectKey::as_str), error))
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.try_delete(key).map_err(|error| self.error("delete", key.as_str(), error))
+    }
+
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+fn kind_of(error: &io::Error) -> StoreErrorKind {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AlreadyExists => StoreErrorKind::Exists,
+        ErrorKind::NotFound => StoreErrorKind::Missing,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Denied,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => StoreErrorKind::Full,
+        ErrorKind::Interrupted | ErrorKind::TimedOut | ErrorKind::StaleNetworkFileHandle => StoreErrorKind::Transient,
+        _ => StoreErrorKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn key(text: &str) -> ObjectKey {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        contract::check(&|| {
+            let folder = tempfile::tempdir().unwrap().keep();
+            Box::new(DirectoryStore::open(&folder).unwrap())
+        });
+    }
+
+    #[test]
+    fn an_absent_folder_is_refused_and_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("not-mounted");
+        let error = DirectoryStore::open(&absent).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Missing);
+        assert!(!absent.exists());
+    }
+
+    #[test]
+    fn a_folder_that_goes_away_is_missing_not_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("store");
+        let store = DirectoryStore::create_root(&root).unwrap();
+        fs::remove_dir(&root).unwrap();
+        assert_eq!(store.list(None).unwrap_err().kind, StoreErrorKind::Missing);
+        assert_eq!(store.list(Some(&key("segments"))).unwrap_err().kind, StoreErrorKind::Missing);
+        assert_eq!(store.create(&key("a"), &mut &b""[..]).unwrap_err().kind, StoreErrorKind::Missing);
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn everything_made_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::create_root(&folder.path().join("store")).unwrap();
+        store.create(&key("a/b"), &mut &b"x"[..]).unwrap();
+        let mode = |path: &str| {
+            let path = folder.path().join("store").join(path);
+            fs::metadata(path).unwrap().permissions().mode() & 0o777
+        };
+        assert_eq!((mode(""), mode("a"), mode("a/b"), mode(".incoming")), (0o700, 0o700, 0o600, 0o700));
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("store");
+        let elsewhere = folder.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("secret"), b"s").unwrap();
+        let store = DirectoryStore::create_root(&root).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, root.join("link")).unwrap();
+        assert!(store.open(&key("link/secret")).is_err());
+        assert!(store.create(&key("link/new"), &mut &b""[..]).is_err());
+        assert!(store.delete(&key("link/secret")).is_err());
+        assert!(store.list(None).unwrap().is_empty());
+        assert!(elsewhere.join("secret").exists() && !elsewhere.join("new").exists());
+    }
+
+    #[test]
+    fn leftovers_of_a_crash_are_no_objects_and_are_removed_by_the_next_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let incoming = folder.path().join(INCOMING);
+        fs::create_dir(&incoming).unwrap();
+        fs::write(incoming.join(".incoming-dead"), b"half").unwrap();
+        let store = DirectoryStore::open(folder.path()).unwrap();
+        assert!(store.list(None).unwrap().is_empty());
+        assert!(incoming.join(".incoming-dead").exists(), "reading changes nothing");
+        store.create(&key("a"), &mut &b""[..]).unwrap();
+        assert!(!incoming.join(".incoming-dead").exists());
+    }
+}

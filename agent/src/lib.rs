@@ -5,4 +5,5 @@ pub mod fsync;
 pub mod seal;
 pub mod secret;
 pub mod server;
+pub mod source;
 pub mod store;

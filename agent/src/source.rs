@@ -1,0 +1,14 @@
+//! The server being protected, and every other server we log in to.
+
+mod bridge;
+mod error;
+mod greeting;
+mod packet;
+mod session;
+mod tls;
+mod transport;
+mod version;
+
+pub use error::{Retry, ServerError};
+pub use session::{GtidMode, ServerFacts, Session};
+pub use version::ServerVersion;

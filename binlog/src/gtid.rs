@@ -5,6 +5,8 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
+mod wire;
+
 use crate::error::ParseError;
 use crate::position::ServerUuid;
 
@@ -105,7 +107,7 @@ pub struct Interval {
 }
 
 /// The largest number a GTID can have (`GNO_END` - 1 in `sql/rpl_gtid.h`).
-const NUMBER_MAX: u64 = (1 << 63) - 2;
+pub(crate) const NUMBER_MAX: u64 = (1 << 63) - 2;
 
 /// A set of GTIDs: for each origin, sorted intervals that neither overlap nor touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

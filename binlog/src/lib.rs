@@ -2,10 +2,24 @@
 //!
 //! Nothing here turns a parsed view back into bytes, and nothing does I/O, reads a clock or spawns a task.
 
-mod error;
-mod gtid;
-mod position;
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::as_conversions)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::as_conversions))]
 
-pub use error::ParseError;
+mod control;
+mod cursor;
+mod error;
+mod event;
+mod gtid;
+mod gtid_event;
+mod position;
+mod query;
+mod transaction;
+
+pub use control::{FormatDescription, RotateEvent, previous_gtids};
+pub use error::{EventError, ParseError, TransactionError, WireError};
+pub use event::{ChecksumAlgorithm, EVENT_HEADER_LEN, EVENT_LEN_MAX, EventHeader, EventType, MAGIC, RawEvent};
 pub use gtid::{Gtid, GtidOrigin, GtidSet, Interval, Tag};
+pub use gtid_event::GtidEvent;
 pub use position::{BinlogName, BinlogPosition, ServerUuid};
+pub use query::{Boundary, QueryEvent};
+pub use transaction::{OpenTransaction, Progress, Transaction, TransactionTracker};

@@ -108,8 +108,7 @@ impl EncryptionHeader {
             Some(&VERSION) => {}
             Some(&version) => return Err(EncryptionHeaderError::Version { version }),
         }
-        let header =
-            file.get(..ENCRYPTION_HEADER_LEN).ok_or(EncryptionHeaderError::Incomplete { have: file.len() })?;
+        let header = file.get(..ENCRYPTION_HEADER_LEN).ok_or(EncryptionHeaderError::Incomplete { have: file.len() })?;
         let fields = Fields::read(header)?;
         let key_id = match fields.key_id {
             None | Some([]) => return Err(EncryptionHeaderError::KeyIdMissing),
@@ -347,7 +346,8 @@ mod tests {
 
     #[test]
     fn fields_that_fill_the_header_without_an_end_mark_are_an_overrun() {
-        let mut fields = [&[1u8, 255][..], &[b'a'; 255], &[1, 195], &[b'a'; 195], &[2], &[8; 32], &[3], &[7; 16]].concat();
+        let mut fields =
+            [&[1u8, 255][..], &[b'a'; 255], &[1, 195], &[b'a'; 195], &[2], &[8; 32], &[3], &[7; 16]].concat();
         fields.extend_from_slice(&[1, 1, b'b']);
         assert_eq!(with_fields(&fields).unwrap_err(), EncryptionHeaderError::Overrun { offset: 512 });
         fields.truncate(504);

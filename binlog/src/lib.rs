@@ -7,6 +7,7 @@
 
 mod control;
 mod cursor;
+mod encryption;
 mod error;
 mod event;
 mod gtid;
@@ -16,6 +17,7 @@ mod query;
 mod transaction;
 
 pub use control::{FormatDescription, RotateEvent, previous_gtids};
+pub use encryption::{ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EncryptionHeader, EncryptionHeaderError, StreamCipher};
 pub use error::{EventError, ParseError, TransactionError, WireError};
 pub use event::{ChecksumAlgorithm, EVENT_HEADER_LEN, EVENT_LEN_MAX, EventHeader, EventType, MAGIC, RawEvent};
 pub use gtid::{Gtid, GtidOrigin, GtidSet, Interval, Tag};

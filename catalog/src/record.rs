@@ -6,42 +6,8 @@ use std::str::FromStr;
 
 use highwater_binlog::{BinlogName, BinlogPosition, GtidSet, ParseError, ServerUuid};
 
-/// A SHA-256 digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Sha256Digest(pub [u8; 32]);
-
-impl fmt::Display for Sha256Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Sha256Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Sha256Digest {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError::new("SHA-256 digest", text);
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(error());
-        }
-        let mut digest = [0u8; 32];
-        for (i, byte) in digest.iter_mut().enumerate() {
-            let pair = text.get(2 * i..2 * i + 2).ok_or_else(error)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| error())?;
-        }
-        Ok(Self(digest))
-    }
-}
-
-/// Microseconds since 1970-01-01 00:00:00 UTC, as MySQL's commit timestamps count them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Micros(pub u64);
+use crate::digest::Sha256Digest;
+use crate::time::Micros;
 
 /// The number of a timeline within its archive, from 1. Printed with 4 digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +64,26 @@ pub struct Timeline {
     pub created: Micros,
 }
 
+/// What was done to an object's bytes before they went into the store; decides the ending of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sealing {
+    /// Compressed with zstd, not encrypted: `.zst`.
+    Zstd,
+    /// Compressed with zstd, then encrypted with age: `.zst.age`.
+    ZstdAge,
+}
+
+impl Sealing {
+    /// What sealing appends to an object's name, dot included.
+    #[must_use]
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Self::Zstd => ".zst",
+            Self::ZstdAge => ".zst.age",
+        }
+    }
+}
+
 /// What an object is, in bytes and digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectFacts {
@@ -109,6 +95,8 @@ pub struct ObjectFacts {
     pub stored_size: u64,
     /// SHA-256 of the object in the store.
     pub stored_sha256: Sha256Digest,
+    /// What was done between the two.
+    pub sealing: Sealing,
 }
 
 /// Consecutive bytes of one binlog, cut between transactions; the unit of the archive.
@@ -198,7 +186,8 @@ pub struct Dump {
     pub files: Vec<DumpFile>,
 }
 
-/// A sealed backup of keyring keys.
+/// A backup of keyring keys, always encrypted with age. The digest of its plaintext is not kept: it would be derived
+/// from secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyGeneration {
     /// The server whose keyring it was read from.
@@ -209,6 +198,10 @@ pub struct KeyGeneration {
     pub key_ids: Vec<String>,
     /// When it was taken.
     pub taken: Micros,
+    /// Bytes of the sealed bundle in the store.
+    pub stored_size: u64,
+    /// SHA-256 of the sealed bundle in the store.
+    pub stored_sha256: Sha256Digest,
 }
 
 /// All that an archive holds.

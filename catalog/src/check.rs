@@ -1,0 +1,220 @@
+//! What must hold within one record, whichever way it came in: from a manifest, a catalog row or a caller.
+
+use highwater_binlog::{GtidSet, ParseError};
+
+use crate::record::{Dump, DumpFile, DumpFileKind, KeyGeneration, ObjectFacts, Segment, Timeline};
+use crate::repository::Repository;
+use crate::time::Micros;
+
+/// What is wrong with one field of a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct RecordError {
+    /// The field, as manifests spell it.
+    pub field: &'static str,
+    /// What is wrong with it, for people; never more than a few hundred characters of it come from the record.
+    pub reason: String,
+}
+
+impl RecordError {
+    pub(crate) fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self { field, reason: reason.into() }
+    }
+
+    pub(crate) fn parse(field: &'static str, error: &ParseError) -> Self {
+        Self::new(field, error.to_string())
+    }
+}
+
+/// Largest count, size, offset or time in a record: what SQLite's signed integers hold.
+pub(crate) const NUMBER_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// Longest text meant for people: a reason, a method, a version.
+const TEXT_LEN_MAX: usize = 500;
+
+/// Longest name of a file of a dump, in bytes; object names have 900 at most (S3 has 1024).
+const FILE_NAME_LEN_MAX: usize = 200;
+
+/// Longest schema or table name: 64 characters (MySQL manual, "Identifier Length Limits") of at most 4 bytes.
+const IDENTIFIER_LEN_MAX: usize = 256;
+
+/// Longest age public key we expect; the post-quantum ones have about 2,000 characters.
+const RECIPIENT_LEN_MAX: usize = 4096;
+
+/// Longest key id (`key_id` columns of MySQL's keyring are VARCHAR(255)).
+const KEY_ID_LEN_MAX: usize = 255;
+
+type Checked = Result<(), RecordError>;
+
+/// A record that can tell whether it makes sense by itself.
+pub(crate) trait Check {
+    /// The first thing wrong with it.
+    fn check(&self) -> Checked;
+}
+
+impl Check for Repository {
+    fn check(&self) -> Checked {
+        for recipient in &self.recipients {
+            let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+            let shaped = recipient.starts_with("age1") && recipient.chars().all(allowed);
+            ensure(shaped && recipient.len() <= RECIPIENT_LEN_MAX, "recipients", || {
+                format!("{} is not an age public key", clip(recipient))
+            })?;
+        }
+        time("created_us", Some(self.created))
+    }
+}
+
+impl Check for Timeline {
+    fn check(&self) -> Checked {
+        ensure(self.id.0 > 0, "timeline", || "numbers begin with 1".to_owned())?;
+        if let Some(parent) = self.parent {
+            ensure(parent.0 > 0 && parent < self.id, "parent", || {
+                format!("timeline {parent} is not older than {}", self.id)
+            })?;
+        }
+        text("reason", &self.reason)?;
+        time("created_us", Some(self.created))
+    }
+}
+
+impl Check for Segment {
+    fn check(&self) -> Checked {
+        ensure(self.timeline.0 > 0, "timeline", || "numbers begin with 1".to_owned())?;
+        for (field, value) in [
+            ("sequence", self.sequence),
+            ("end", self.end),
+            ("events", self.events),
+            ("transactions", self.transactions),
+        ] {
+            number(field, value)?;
+        }
+        ensure(self.start < self.end, "end", || format!("{} is not after start {}", self.end, self.start))?;
+        object(&self.object)?;
+        let bytes = self.end - self.start;
+        ensure(self.object.plain_size == bytes, "object.plain_size", || {
+            format!("{} bytes between offsets that are {bytes} apart", self.object.plain_size)
+        })?;
+        ensure(self.transactions <= self.events, "transactions", || {
+            format!("{} transactions in {} events", self.transactions, self.events)
+        })?;
+        let added = self.gtids_added.count();
+        ensure(added <= self.transactions, "gtids_added", || {
+            format!("{added} GTIDs in {} transactions", self.transactions)
+        })?;
+        let twice = self.gtids_added.intersect(&self.gtids_before);
+        ensure(twice.is_empty(), "gtids_added", || format!("{} also in gtids_before", brief(&twice)))?;
+        commit_times(self)?;
+        ensure(self.previous_sha256.is_none() == (self.sequence == 0), "previous_sha256", || {
+            "present exactly when there is a previous segment".to_owned()
+        })
+    }
+}
+
+fn commit_times(segment: &Segment) -> Checked {
+    time("first_commit_us", segment.first_commit)?;
+    time("last_commit_us", segment.last_commit)?;
+    match (segment.first_commit, segment.last_commit) {
+        (None, None) => Ok(()),
+        (Some(first), Some(last)) => {
+            ensure(first <= last, "last_commit_us", || "earlier than first_commit_us".to_owned())?;
+            ensure(segment.transactions > 0, "first_commit_us", || "present without a transaction".to_owned())
+        }
+        _ => Err(RecordError::new("last_commit_us", "first_commit_us and last_commit_us come together")),
+    }
+}
+
+impl Check for Dump {
+    fn check(&self) -> Checked {
+        ensure(self.timeline.0 > 0, "timeline", || "numbers begin with 1".to_owned())?;
+        text("server_version", &self.server_version)?;
+        text("method", &self.method)?;
+        time("started_us", Some(self.started))?;
+        time("finished_us", Some(self.finished))?;
+        if let Some(position) = &self.position {
+            number("position.offset", position.offset)?;
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for file in &self.files {
+            dump_file(file)?;
+            ensure(names.insert(file.name.as_str()), "files.name", || format!("{} twice", file.name))?;
+        }
+        Ok(())
+    }
+}
+
+fn dump_file(file: &DumpFile) -> Checked {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let part = |p: &str| !p.is_empty() && !p.starts_with('.') && p.chars().all(allowed);
+    let fits = file.name.len() <= FILE_NAME_LEN_MAX && file.name.split('/').all(part) && file.name != "manifest.json";
+    ensure(fits, "files.name", || format!("{} is not a name for a file of a dump", clip(&file.name)))?;
+    object(&file.object)?;
+    match &file.kind {
+        DumpFileKind::Schema | DumpFileKind::Accounts => Ok(()),
+        DumpFileKind::Rows { schema, table, rows } => {
+            identifier("files.schema", schema)?;
+            identifier("files.table", table)?;
+            number("files.rows", *rows)
+        }
+    }
+}
+
+impl Check for KeyGeneration {
+    fn check(&self) -> Checked {
+        ensure(self.generation > 0, "generation", || "numbers begin with 1".to_owned())?;
+        number("stored_size", self.stored_size)?;
+        time("taken_us", Some(self.taken))?;
+        for id in &self.key_ids {
+            ensure(!id.is_empty() && id.len() <= KEY_ID_LEN_MAX && printable(id), "key_ids", || {
+                format!("{} is not a key id", clip(id))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn object(facts: &ObjectFacts) -> Checked {
+    number("object.plain_size", facts.plain_size)?;
+    number("object.stored_size", facts.stored_size)?;
+    ensure(facts.stored_size > 0, "object.stored_size", || "a sealed object is never empty".to_owned())
+}
+
+fn ensure(holds: bool, field: &'static str, reason: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(RecordError::new(field, reason())) }
+}
+
+fn number(field: &'static str, value: u64) -> Checked {
+    ensure(value <= NUMBER_MAX, field, || format!("{value} is above 2^63 - 1"))
+}
+
+fn time(field: &'static str, value: Option<Micros>) -> Checked {
+    number(field, value.map_or(0, |micros| micros.0))
+}
+
+fn text(field: &'static str, value: &str) -> Checked {
+    ensure(value.len() <= TEXT_LEN_MAX && printable(value), field, || format!("{} is not plain text", clip(value)))
+}
+
+fn identifier(field: &'static str, value: &str) -> Checked {
+    let fits = !value.is_empty() && value.len() <= IDENTIFIER_LEN_MAX && !value.contains('\0');
+    ensure(fits, field, || format!("{} is not a MySQL identifier", clip(value)))
+}
+
+fn printable(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+/// Hostile text made fit for a message: quoted, escaped, short.
+fn clip(text: &str) -> String {
+    format!("{:?}", text.chars().take(80).collect::<String>())
+}
+
+/// A GTID set made fit for a message: whole if short, otherwise its beginning and how many GTIDs it has.
+pub(crate) fn brief(gtids: &GtidSet) -> String {
+    const LEN_MAX: usize = 400;
+    let text = gtids.to_string();
+    if text.len() <= LEN_MAX {
+        return text;
+    }
+    format!("{}… ({} transactions)", text.chars().take(LEN_MAX).collect::<String>(), gtids.count())
+}

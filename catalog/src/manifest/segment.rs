@@ -1,0 +1,86 @@
+//! `segments/<timeline>/<sequence>.json`.
+
+use serde::{Deserialize, Serialize};
+
+use super::Wire;
+use super::parts::{ObjectV1, Preamble, digest, gtids, parse, same_key};
+use crate::check::RecordError;
+use crate::names::segment_object_key;
+use crate::record::{Segment, TimelineId};
+use crate::time::Micros;
+
+/// Version 1 on the wire.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SegmentManifestV1 {
+    format: u32,
+    kind: String,
+    repository: String,
+    software: String,
+    timeline: u32,
+    sequence: u64,
+    server: String,
+    binlog: String,
+    start: u64,
+    end: u64,
+    gtids_before: String,
+    gtids_added: String,
+    first_commit_us: Option<u64>,
+    last_commit_us: Option<u64>,
+    events: u64,
+    transactions: u64,
+    previous_sha256: Option<String>,
+    object: ObjectV1,
+}
+
+impl Wire for Segment {
+    const KIND: &'static str = "segment";
+    type V1 = SegmentManifestV1;
+
+    fn to_wire(&self, preamble: Preamble) -> SegmentManifestV1 {
+        let Preamble { format, kind, repository, software } = preamble;
+        SegmentManifestV1 {
+            format,
+            kind,
+            repository,
+            software,
+            timeline: self.timeline.0,
+            sequence: self.sequence,
+            server: self.server.to_string(),
+            binlog: self.binlog.to_string(),
+            start: self.start,
+            end: self.end,
+            gtids_before: self.gtids_before.to_string(),
+            gtids_added: self.gtids_added.to_string(),
+            first_commit_us: self.first_commit.map(|micros| micros.0),
+            last_commit_us: self.last_commit.map(|micros| micros.0),
+            events: self.events,
+            transactions: self.transactions,
+            previous_sha256: self.previous_sha256.map(|digest| digest.to_string()),
+            object: ObjectV1::new(segment_object_key(self), &self.object),
+        }
+    }
+
+    fn from_wire(wire: SegmentManifestV1) -> Result<(Preamble, Self), RecordError> {
+        let SegmentManifestV1 { format, kind, repository, software, .. } = wire;
+        let (key, object) = wire.object.read()?;
+        let record = Self {
+            timeline: TimelineId(wire.timeline),
+            sequence: wire.sequence,
+            server: parse("server", &wire.server)?,
+            binlog: parse("binlog", &wire.binlog)?,
+            start: wire.start,
+            end: wire.end,
+            gtids_before: gtids("gtids_before", &wire.gtids_before)?,
+            gtids_added: gtids("gtids_added", &wire.gtids_added)?,
+            first_commit: wire.first_commit_us.map(Micros),
+            last_commit: wire.last_commit_us.map(Micros),
+            events: wire.events,
+            transactions: wire.transactions,
+            object,
+            previous_sha256: wire.previous_sha256.map(|text| digest("previous_sha256", &text)).transpose()?,
+        };
+        same_key("object.key", &key, &segment_object_key(&record))?;
+        Ok((Preamble { format, kind, repository, software }, record))
+    }
+}

@@ -1,11 +1,18 @@
 //! The configuration file: strict TOML, secrets by place.
 
+mod load;
+
+pub use load::ConfigError;
+
 use std::path::PathBuf;
 
+use highwater_catalog::ServiceName;
 use serde::Deserialize;
 
-use crate::secret::SecretPlace;
-use crate::server::TlsMode;
+use crate::operate::schedule::Schedule;
+use crate::seal::{Recipients, SealError};
+use crate::secret::{SecretError, SecretPlace};
+use crate::server::{ServerAddress, ServerLogin, TlsMode, TlsPolicy};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -83,11 +90,11 @@ pub struct SealConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaptureConfig {
-    /// A segment is cut at the latest this long after its first byte.
+    /// A segment is cut at the latest this long after its first byte. 1 to 3600.
     pub segment_age_seconds: u64,
-    /// A segment is cut when it reaches this size.
+    /// A segment is cut when it reaches this size, at the next transaction boundary. 64 KiB to 1 GiB.
     pub segment_bytes_max: u64,
-    /// Seconds between heartbeats asked of the source.
+    /// Seconds between heartbeats asked of the source. 1 to 300.
     pub heartbeat_seconds: u64,
 }
 
@@ -111,6 +118,48 @@ pub struct DumpConfig {
 pub struct KeyringConfig {
     /// Keyring files of the source, readable from the agent's host.
     pub files: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The service's name.
+    pub fn service_name(&self) -> Result<ServiceName, highwater_binlog::ParseError> {
+        self.service.parse()
+    }
+
+    /// Where the source is, as whom and how; fetches the password.
+    pub fn source_login(&self) -> Result<ServerLogin, SecretError> {
+        let source = &self.source;
+        let address = match (&source.socket, &source.host) {
+            (Some(socket), _) => ServerAddress::Socket(socket.clone()),
+            (None, Some(host)) => ServerAddress::Tcp { host: host.clone(), port: source.port },
+            (None, None) => ServerAddress::Tcp { host: "localhost".to_owned(), port: source.port },
+        };
+        let password = source.password.as_ref().map(SecretPlace::read).transpose()?;
+        let tls = TlsPolicy { mode: source.tls, ca: source.ca.clone() };
+        Ok(ServerLogin { address, user: source.user.clone(), password, tls })
+    }
+
+    /// The public keys that objects are sealed to.
+    pub fn recipients(&self) -> Result<Recipients, SealError> {
+        Recipients::parse(&self.seal.recipients)
+    }
+
+    /// When full dumps are due; absent without a schedule.
+    pub fn dump_schedule(&self) -> Result<Option<Schedule>, crate::operate::schedule::ScheduleError> {
+        self.dump.schedule.as_deref().map(str::parse).transpose()
+    }
+
+    /// The catalog's file.
+    #[must_use]
+    pub fn catalog_file(&self) -> PathBuf {
+        self.state_dir.join("catalog.sqlite")
+    }
+
+    /// Where temporary files go.
+    #[must_use]
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.state_dir.join("scratch")
+    }
 }
 
 fn default_port() -> u16 {

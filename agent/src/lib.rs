@@ -1,7 +1,10 @@
 //! Point-in-time backup for MySQL: the parts of the `highwater` program.
 
+pub mod archive;
 pub mod config;
+pub mod exit;
 pub mod fsync;
+pub mod operate;
 pub mod seal;
 pub mod secret;
 pub mod server;

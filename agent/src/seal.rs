@@ -7,8 +7,10 @@ mod reader;
 mod writer;
 
 pub use keys::{Identities, NewIdentity, Recipients};
-pub use reader::{UnsealError, Unsealer};
+pub use reader::{Expected, UnsealError, Unsealer};
 pub use writer::SealWriter;
+
+use crate::exit::Exit;
 
 /// A failure with age keys.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,18 @@ pub enum SealError {
 }
 
 impl SealError {
+    /// The exit code that says what kind of failure it is.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Recipient { .. } | Self::RecipientIsPrivate => Exit::Usage,
+            Self::IdentityFile { .. }
+            | Self::IdentityExposed { .. }
+            | Self::IdentityLine { .. }
+            | Self::IdentityNone { .. } => Exit::Key,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use age::stream::StreamReader;
 use age::{DecryptError, Decryptor};
-use highwater_catalog::ObjectFacts;
+use highwater_catalog::{ObjectFacts, Sealing, Sha256Digest};
 
 use super::Identities;
 use super::writer::Tally;
@@ -30,6 +30,33 @@ pub enum UnsealError {
     Read(#[source] io::Error),
 }
 
+/// What an object must turn out to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    /// What was done to its bytes.
+    pub sealing: Sealing,
+    /// Bytes in the store.
+    pub stored_size: u64,
+    /// SHA-256 of the bytes in the store.
+    pub stored_sha256: Sha256Digest,
+    /// Most bytes it may unseal to.
+    pub plain_size_max: u64,
+    /// Bytes before sealing and their SHA-256, where a manifest tells them.
+    pub plain: Option<(u64, Sha256Digest)>,
+}
+
+impl From<&ObjectFacts> for Expected {
+    fn from(facts: &ObjectFacts) -> Self {
+        Self {
+            sealing: facts.sealing,
+            stored_size: facts.stored_size,
+            stored_sha256: facts.stored_sha256,
+            plain_size_max: facts.plain_size,
+            plain: Some((facts.plain_size, facts.plain_sha256)),
+        }
+    }
+}
+
 /// Reads the plain bytes of an object and proves, when the last one is read, that size and SHA-256 of both the object
 /// and its plaintext are what its manifest says.
 ///
@@ -39,23 +66,24 @@ pub struct Unsealer {
     inner: Box<dyn Read + Send>,
     stored: Arc<Mutex<Stored>>,
     plain: Tally,
-    expected: ObjectFacts,
+    expected: Expected,
     done: bool,
 }
 
 impl Unsealer {
-    /// Opens an object from its stored bytes. `sealed` says whether it should have an age layer.
+    /// Opens an object from its stored bytes.
     pub fn new(
         stored: Box<dyn Read + Send>,
-        expected: ObjectFacts,
-        sealed: bool,
+        expected: Expected,
         identities: Option<&Identities>,
     ) -> Result<Self, UnsealError> {
         let facts = Arc::new(Mutex::new(Stored { tally: Tally::default(), failed: false }));
         let measured = Measured { inner: stored, stored: Arc::clone(&facts), limit: expected.stored_size };
         let buffered = BufReader::with_capacity(64 << 10, measured);
-        let layer: Box<dyn Read + Send> =
-            if sealed { Box::new(open_age(buffered, identities, &facts)?) } else { Box::new(buffered) };
+        let layer: Box<dyn Read + Send> = match expected.sealing {
+            Sealing::Zstd => Box::new(buffered),
+            Sealing::ZstdAge => Box::new(open_age(buffered, identities, &facts)?),
+        };
         let mut decoder = zstd::Decoder::new(layer).map_err(UnsealError::Read)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(UnsealError::Read)?;
         Ok(Self { inner: Box::new(decoder), stored: facts, plain: Tally::default(), expected, done: false })
@@ -71,10 +99,11 @@ impl Unsealer {
         if stored.tally.digest() != expected.stored_sha256 {
             return damaged("its SHA-256 is not the manifest's".to_owned());
         }
-        if self.plain.size != expected.plain_size {
-            return damaged(format!("it unseals to {} bytes instead of {}", self.plain.size, expected.plain_size));
+        let Some((plain_size, plain_sha256)) = expected.plain else { return Ok(()) };
+        if self.plain.size != plain_size {
+            return damaged(format!("it unseals to {} bytes instead of {plain_size}", self.plain.size));
         }
-        if self.plain.digest() != expected.plain_sha256 {
+        if self.plain.digest() != plain_sha256 {
             return damaged("the SHA-256 of its plaintext is not the manifest's".to_owned());
         }
         Ok(())
@@ -95,8 +124,11 @@ impl Unsealer {
             return Ok(0);
         }
         self.plain.add(&buffer[..count]);
-        if self.plain.size > self.expected.plain_size {
-            return Err(UnsealError::Damaged(format!("it unseals to more than {} bytes", self.expected.plain_size)));
+        if self.plain.size > self.expected.plain_size_max {
+            return Err(UnsealError::Damaged(format!(
+                "it unseals to more than {} bytes",
+                self.expected.plain_size_max
+            )));
         }
         Ok(count)
     }
@@ -181,13 +213,8 @@ mod tests {
         writer.finish().unwrap()
     }
 
-    fn open(
-        stored: &[u8],
-        facts: ObjectFacts,
-        sealed: bool,
-        identities: Option<&Identities>,
-    ) -> Result<Vec<u8>, UnsealError> {
-        let mut reader = Unsealer::new(Box::new(Cursor::new(stored.to_vec())), facts, sealed, identities)?;
+    fn open(stored: &[u8], facts: ObjectFacts, identities: Option<&Identities>) -> Result<Vec<u8>, UnsealError> {
+        let mut reader = Unsealer::new(Box::new(Cursor::new(stored.to_vec())), (&facts).into(), identities)?;
         let mut plain = Vec::new();
         match reader.read_to_end(&mut plain) {
             Ok(_) => Ok(plain),
@@ -211,9 +238,9 @@ mod tests {
             let plain = sample(size);
             let (stored, facts) = seal(&plain, &recipients);
             assert_eq!((facts.plain_size, facts.stored_size), (plain.len() as u64, stored.len() as u64));
-            assert_eq!(open(&stored, facts, true, Some(&identities)).unwrap(), plain);
+            assert_eq!(open(&stored, facts, Some(&identities)).unwrap(), plain);
             let (stored, facts) = seal(&plain, &Recipients::default());
-            assert_eq!(open(&stored, facts, false, None).unwrap(), plain);
+            assert_eq!(open(&stored, facts, None).unwrap(), plain);
         }
     }
 
@@ -222,8 +249,8 @@ mod tests {
         let (recipients, _) = pair();
         let (_, other) = pair();
         let (stored, facts) = seal(b"x", &recipients);
-        assert!(matches!(open(&stored, facts, true, Some(&other)), Err(UnsealError::IdentityWrong)));
-        assert!(matches!(open(&stored, facts, true, None), Err(UnsealError::IdentityMissing)));
+        assert!(matches!(open(&stored, facts, Some(&other)), Err(UnsealError::IdentityWrong)));
+        assert!(matches!(open(&stored, facts, None), Err(UnsealError::IdentityMissing)));
     }
 
     #[test]
@@ -234,7 +261,7 @@ mod tests {
             for index in 0..stored.len() {
                 let mut damaged = stored.clone();
                 damaged[index] ^= 1;
-                let error = open(&damaged, facts, identities.is_some(), identities).unwrap_err();
+                let error = open(&damaged, facts, identities).unwrap_err();
                 // The header's stanza is opened by trial: damage in it looks like another key.
                 assert!(matches!(error, UnsealError::Damaged(_) | UnsealError::IdentityWrong), "byte {index}: {error}");
             }
@@ -247,11 +274,11 @@ mod tests {
         for (recipients, identities) in [(recipients, Some(&identities)), (Recipients::default(), None)] {
             let (stored, facts) = seal(&sample(40), &recipients);
             for length in 0..stored.len() {
-                let error = open(&stored[..length], facts, identities.is_some(), identities).unwrap_err();
+                let error = open(&stored[..length], facts, identities).unwrap_err();
                 assert!(matches!(error, UnsealError::Damaged(_)), "length {length}: {error}");
             }
             let longer = [&stored[..], b"x"].concat();
-            let error = open(&longer, facts, identities.is_some(), identities).unwrap_err();
+            let error = open(&longer, facts, identities).unwrap_err();
             assert!(matches!(error, UnsealError::Damaged(_)), "{error}");
         }
     }
@@ -260,7 +287,7 @@ mod tests {
     fn another_object_in_its_place_is_found() {
         let (_, facts) = seal(b"one", &Recipients::default());
         let (other, _) = seal(b"two", &Recipients::default());
-        let error = open(&other, facts, false, None).unwrap_err();
+        let error = open(&other, facts, None).unwrap_err();
         assert_eq!(error.to_string(), "its SHA-256 is not the manifest's");
     }
 
@@ -268,7 +295,7 @@ mod tests {
     fn a_bomb_stops_at_the_size_the_manifest_says() {
         let (bomb, mut facts) = seal(&vec![0; 8 << 20], &Recipients::default());
         facts.plain_size = 1000;
-        let error = open(&bomb, facts, false, None).unwrap_err();
+        let error = open(&bomb, facts, None).unwrap_err();
         assert_eq!(error.to_string(), "it unseals to more than 1000 bytes");
     }
 
@@ -282,8 +309,8 @@ mod tests {
         }
         let (recipients, identities) = pair();
         let (stored, facts) = seal(&sample(1000), &recipients);
-        let broken = Cursor::new(stored[..300].to_vec()).chain(Broken);
-        let mut reader = Unsealer::new(Box::new(broken), facts, true, Some(&identities)).unwrap();
+        let broken = Cursor::new(stored[..stored.len() - 100].to_vec()).chain(Broken);
+        let mut reader = Unsealer::new(Box::new(broken), (&facts).into(), Some(&identities)).unwrap();
         let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
         assert!(matches!(error.into_inner().unwrap().downcast_ref(), Some(UnsealError::Read(_))));
     }

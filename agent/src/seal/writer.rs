@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use age::stream::StreamWriter;
-use highwater_catalog::{ObjectFacts, Sha256Digest};
+use highwater_catalog::{ObjectFacts, Sealing, Sha256Digest};
 use sha2::{Digest, Sha256};
 
 use super::Recipients;
@@ -46,14 +46,14 @@ impl<W: Write> SealWriter<W> {
     /// # Errors
     /// Those of `inner`.
     pub fn finish(self) -> io::Result<(W, ObjectFacts)> {
-        let Measured { mut inner, tally } = match self.encoder.finish()? {
-            Layer::Plain(measured) => measured,
-            Layer::Age(stream) => stream.finish()?,
+        let (Measured { mut inner, tally }, sealing) = match self.encoder.finish()? {
+            Layer::Plain(measured) => (measured, Sealing::Zstd),
+            Layer::Age(stream) => (stream.finish()?, Sealing::ZstdAge),
         };
         inner.flush()?;
         let (plain_size, plain_sha256) = self.plain.finish();
         let (stored_size, stored_sha256) = tally.finish();
-        Ok((inner, ObjectFacts { plain_size, plain_sha256, stored_size, stored_sha256 }))
+        Ok((inner, ObjectFacts { plain_size, plain_sha256, stored_size, stored_sha256, sealing }))
     }
 }
 

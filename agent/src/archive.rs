@@ -1,0 +1,242 @@
+//! One service's archive in a store: publishing and reading back.
+//!
+//! Everything is published the same way: the data object first, durably, then its manifest by create-if-absent. The
+//! manifest is the only commit point. A data object without a manifest (a writer died between the two) is invisible,
+//! and never in the way: names of segments and key bundles carry a digest of their sealed bytes, which differ at every
+//! sealing, and names of dumps are random.
+//!
+//! All functions block; async code calls them through `spawn_blocking`.
+
+mod dump;
+mod error;
+mod keys;
+mod reader;
+mod scan;
+mod segment;
+
+pub use dump::{DumpFileWriter, DumpWriter};
+pub use error::ArchiveError;
+pub(crate) use error::store_hint;
+pub use reader::ObjectReader;
+pub use scan::Scan;
+pub use segment::SegmentDraft;
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater_catalog::{
+    Manifest, Micros, ObjectFacts, REPOSITORY_KEY, Repository, RepositoryId, ServiceName, Timeline,
+};
+
+use crate::seal::{Expected, Identities, Recipients, SealWriter};
+use crate::store::{ObjectKey, ObjectStore, StoreErrorKind};
+
+/// An archive that was opened or created. Clones share the store.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    store: Arc<dyn ObjectStore>,
+    repository: Repository,
+    recipients: Recipients,
+    identities: Option<Arc<Identities>>,
+    scratch: PathBuf,
+}
+
+impl Archive {
+    /// Makes a new archive in an empty store.
+    pub fn create(
+        store: Arc<dyn ObjectStore>,
+        service: ServiceName,
+        recipients: Recipients,
+    ) -> Result<Self, ArchiveError> {
+        if let Some(first) = store.list(None)?.into_iter().next() {
+            return Err(match first.key.as_str() {
+                REPOSITORY_KEY => ArchiveError::ExistsAlready { store: store.describe() },
+                _ if exists(&*store, &object_key(REPOSITORY_KEY)?)? => {
+                    ArchiveError::ExistsAlready { store: store.describe() }
+                }
+                other => ArchiveError::NotEmpty { store: store.describe(), object: other.to_owned() },
+            });
+        }
+        let repository = Repository {
+            id: RepositoryId::from_random_bytes(rand::random()),
+            service,
+            recipients: recipients.texts(),
+            created: now(),
+        };
+        let bytes = repository.encode()?;
+        store.create(&object_key(REPOSITORY_KEY)?, &mut &bytes[..]).map_err(|error| match error.kind {
+            StoreErrorKind::Exists => ArchiveError::ExistsAlready { store: store.describe() },
+            _ => error.into(),
+        })?;
+        Ok(Self { store, repository, recipients, identities: None, scratch: std::env::temp_dir() })
+    }
+
+    /// Opens an archive. Identities are needed to read sealed objects back, not to list them.
+    pub fn open(store: Arc<dyn ObjectStore>, identities: Option<Identities>) -> Result<Self, ArchiveError> {
+        let key = object_key(REPOSITORY_KEY)?;
+        let bytes = match read_small(&*store, &key, Repository::LEN_MAX) {
+            Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::Missing => {
+                return Err(ArchiveError::NoArchive { store: store.describe() });
+            }
+            other => other?,
+        };
+        let repository = Repository::decode(&bytes)?;
+        let recipients = Recipients::default();
+        let identities = identities.map(Arc::new);
+        Ok(Self { store, repository, recipients, identities, scratch: std::env::temp_dir() })
+    }
+
+    /// Makes an opened archive fit for writing: it must be this service's, and stay encrypted if it was, or stay
+    /// unencrypted.
+    pub fn for_writing(self, service: &ServiceName, recipients: Recipients) -> Result<Self, ArchiveError> {
+        if self.repository.service != *service {
+            return Err(ArchiveError::OtherService {
+                store: self.store.describe(),
+                found: self.repository.service.to_string(),
+                expected: service.to_string(),
+            });
+        }
+        match (self.repository.recipients.is_empty(), recipients.is_empty()) {
+            (false, true) => Err(ArchiveError::RecipientsMissing { store: self.store.describe() }),
+            (true, false) => Err(ArchiveError::NotEncrypted { store: self.store.describe() }),
+            (true, true) | (false, false) => Ok(Self { recipients, ..self }),
+        }
+    }
+
+    /// Uses another folder than the system's for temporary files. Sealing puts sealed bytes there; `fetch_segment`
+    /// plain ones. They have no names, so a crash leaves nothing.
+    #[must_use]
+    pub fn with_scratch(self, scratch: PathBuf) -> Self {
+        Self { scratch, ..self }
+    }
+
+    /// What `highwater.json` says.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Whether objects are sealed to somebody's keys.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        !self.repository.recipients.is_empty()
+    }
+
+    /// Whether sealed objects can be read back here.
+    #[must_use]
+    pub fn has_identities(&self) -> bool {
+        self.identities.is_some()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    /// Publishes a timeline. Its number must be free.
+    pub fn publish_timeline(&self, timeline: &Timeline) -> Result<(), ArchiveError> {
+        match self.publish(timeline)? {
+            Published::Now => Ok(()),
+            Published::Before(there) if there == *timeline => Ok(()),
+            Published::Before(_) => Err(ArchiveError::Conflict { object: timeline.key() }),
+        }
+    }
+
+    /// Creates a manifest: the commit point.
+    fn publish<M: Manifest>(&self, record: &M) -> Result<Published<M>, ArchiveError> {
+        let bytes = record.encode(&self.repository.id)?;
+        let key = object_key(&record.key())?;
+        match self.store.create(&key, &mut &bytes[..]) {
+            Ok(_) => Ok(Published::Now),
+            Err(error) if error.kind == StoreErrorKind::Exists => Ok(Published::Before(self.read_manifest(&key)?)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read_manifest<M: Manifest>(&self, key: &ObjectKey) -> Result<M, ArchiveError> {
+        let bytes = read_small(&*self.store, key, M::LEN_MAX)?;
+        Ok(M::decode(key.as_str(), &bytes, &self.repository.id)?)
+    }
+
+    /// An unnamed temporary file in the scratch folder.
+    fn scratch_file(&self) -> Result<File, ArchiveError> {
+        tempfile::tempfile_in(&self.scratch).map_err(|source| scratch_error(&self.scratch, source))
+    }
+
+    fn seal_writer(&self) -> Result<SealWriter<File>, ArchiveError> {
+        SealWriter::new(self.scratch_file()?, &self.recipients).map_err(|e| scratch_error(&self.scratch, e))
+    }
+
+    /// Ends a sealing and winds its file back to the start.
+    fn sealed(&self, writer: SealWriter<File>) -> Result<(File, ObjectFacts), ArchiveError> {
+        let wind = |(mut file, facts): (File, ObjectFacts)| {
+            file.seek(SeekFrom::Start(0))?;
+            Ok((file, facts))
+        };
+        writer.finish().and_then(wind).map_err(|source| scratch_error(&self.scratch, source))
+    }
+
+    /// Seals `plain` into a scratch file.
+    fn seal(&self, plain: &mut dyn Read) -> Result<(File, ObjectFacts), ArchiveError> {
+        let mut writer = self.seal_writer()?;
+        io::copy(plain, &mut writer).map_err(|source| scratch_error(&self.scratch, source))?;
+        self.sealed(writer)
+    }
+
+    /// Opens a data object; reading it to its end proves it.
+    fn open_object(&self, key: &str, expected: Expected) -> Result<ObjectReader, ArchiveError> {
+        let stored = self.store.open(&object_key(key)?).map_err(|error| match error.kind {
+            StoreErrorKind::Missing => ArchiveError::ObjectMissing { object: key.to_owned() },
+            _ => error.into(),
+        })?;
+        ObjectReader::open(key, stored, expected, self.identities.as_deref(), &self.repository.recipients)
+    }
+}
+
+/// What came of creating a manifest.
+enum Published<M> {
+    /// It was created.
+    Now,
+    /// It was there, with this content.
+    Before(M),
+}
+
+/// The time by this machine's clock.
+fn now() -> Micros {
+    let micros = jiff::Timestamp::now().as_microsecond();
+    Micros(u64::try_from(micros).unwrap_or(0))
+}
+
+fn object_key(text: &str) -> Result<ObjectKey, ArchiveError> {
+    text.parse().map_err(|_| ArchiveError::Name { object: text.to_owned() })
+}
+
+fn exists(store: &dyn ObjectStore, key: &ObjectKey) -> Result<bool, ArchiveError> {
+    match store.open(key) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == StoreErrorKind::Missing => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a small object whole; one byte more than `len_max` is kept, so that decoding can say it is too long.
+fn read_small(store: &dyn ObjectStore, key: &ObjectKey, len_max: usize) -> Result<Vec<u8>, ArchiveError> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(len_max).unwrap_or(u64::MAX).saturating_add(1);
+    store
+        .open(key)?
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|source| ArchiveError::Read { object: key.to_string(), source })?;
+    Ok(bytes)
+}
+
+fn scratch_error(path: &Path, source: io::Error) -> ArchiveError {
+    ArchiveError::Scratch { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! Running it day by day: what state the archive is in, and when dumps are due.
+
+pub mod schedule;
+pub mod status;

@@ -1,0 +1,1 @@
+//! What state an archive is in.

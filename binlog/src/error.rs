@@ -163,3 +163,60 @@ pub enum WireError {
         end: u64,
     },
 }
+
+/// A stream of bytes that is not a binlog, or not a whole one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The first bytes are no binlog's.
+    #[error("no binlog: it starts with {found:02x?}")]
+    NotABinlog {
+        /// The first four bytes.
+        found: [u8; 4],
+    },
+    /// The first bytes are those of an encrypted binlog.
+    #[error("encrypted binlog where a plaintext one is read")]
+    Encrypted,
+    /// The first event is not the one that says how to read the others.
+    #[error("binlog that starts with a {found} event, not with a format description")]
+    NoFormatDescription {
+        /// The first event.
+        found: EventType,
+    },
+    /// Bytes that are not an event.
+    #[error("event at offset {offset}")]
+    Event {
+        /// Where the event starts.
+        offset: u64,
+        /// What is wrong with it.
+        source: EventError,
+    },
+    /// The bytes end before their event does.
+    #[error("torn event at offset {offset}: only {bytes} bytes of it are there")]
+    Torn {
+        /// Where the event starts.
+        offset: u64,
+        /// How many bytes of it there are.
+        bytes: u64,
+    },
+}
+
+/// Events that cannot be one segment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// An event does not start where the one before it ended.
+    #[error("event at offset {found} where the one at {expected} must follow")]
+    NotContiguous {
+        /// Offset after the last event.
+        expected: u64,
+        /// Offset of the event.
+        found: u64,
+    },
+    /// A transaction that the segment has already.
+    #[error("transaction {gtid} at offset {offset} for the second time")]
+    RepeatedGtid {
+        /// The transaction.
+        gtid: Gtid,
+        /// Where it starts the second time.
+        offset: u64,
+    },
+}

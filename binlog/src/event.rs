@@ -8,6 +8,9 @@ use crate::error::EventError;
 /// The first four bytes of a plaintext binlog (`BINLOG_MAGIC`).
 pub const MAGIC: [u8; 4] = [0xfe, b'b', b'i', b'n'];
 
+/// Where the first event of a binlog starts: after the magic (`BIN_LOG_HEADER_SIZE`).
+pub const FIRST_EVENT_OFFSET: u64 = 4;
+
 /// Bytes of an event's header (`LOG_EVENT_HEADER_LEN`).
 pub const EVENT_HEADER_LEN: usize = 19;
 

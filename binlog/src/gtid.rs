@@ -118,8 +118,8 @@ pub struct GtidSet {
 impl GtidSet {
     /// The empty set.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self { origins: BTreeMap::new() }
     }
 
     /// Whether it has no GTID.

@@ -10,18 +10,24 @@ mod cursor;
 mod encryption;
 mod error;
 mod event;
+mod frame;
 mod gtid;
 mod gtid_event;
 mod position;
 mod query;
+mod segment;
 mod transaction;
 
 pub use control::{FormatDescription, RotateEvent, previous_gtids};
 pub use encryption::{ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EncryptionHeader, EncryptionHeaderError, StreamCipher};
-pub use error::{EventError, ParseError, TransactionError, WireError};
-pub use event::{ChecksumAlgorithm, EVENT_HEADER_LEN, EVENT_LEN_MAX, EventHeader, EventType, MAGIC, RawEvent};
+pub use error::{EventError, FrameError, ParseError, SegmentError, TransactionError, WireError};
+pub use event::{
+    ChecksumAlgorithm, EVENT_HEADER_LEN, EVENT_LEN_MAX, EventHeader, EventType, FIRST_EVENT_OFFSET, MAGIC, RawEvent,
+};
+pub use frame::Framer;
 pub use gtid::{Gtid, GtidOrigin, GtidSet, Interval, Tag};
 pub use gtid_event::GtidEvent;
 pub use position::{BinlogName, BinlogPosition, ServerUuid};
 pub use query::{Boundary, QueryEvent};
+pub use segment::{SegmentFacts, SegmentPolicy, Segmenter};
 pub use transaction::{OpenTransaction, Progress, Transaction, TransactionTracker};

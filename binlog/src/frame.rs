@@ -1,0 +1,160 @@
+//! From a stream of bytes to whole, verified events, without doing the reading.
+
+use crate::control::FormatDescription;
+use crate::encryption::ENCRYPTION_MAGIC;
+use crate::error::{EventError, FrameError};
+use crate::event::{ChecksumAlgorithm, EventHeader, EventType, FIRST_EVENT_OFFSET, MAGIC, RawEvent};
+
+/// Read bytes are dropped from the front of the buffer once they are this many, so that each is moved rarely.
+const DROP_LEN: usize = 1 << 20;
+
+/// Cuts the bytes of one binlog into events and verifies each.
+///
+/// Holds the bytes that were pushed and not yet taken, so the memory is that of the longest event and one push: take
+/// all events after every push. After an error, every further call gives the same error.
+#[derive(Debug)]
+pub struct Framer {
+    buffer: Vec<u8>,
+    /// How much of `buffer` is taken.
+    taken: usize,
+    /// Offset in the binlog of the first byte that is not taken.
+    offset: u64,
+    ending: Ending,
+    failed: Option<FrameError>,
+}
+
+/// What is known about how events end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Nothing: the magic is next.
+    BeforeMagic,
+    /// Nothing: the format description is next.
+    BeforeDescription,
+    Known(ChecksumAlgorithm),
+}
+
+impl Default for Framer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Framer {
+    /// For a binlog from its first byte.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { buffer: Vec::new(), taken: 0, offset: 0, ending: Ending::BeforeMagic, failed: None }
+    }
+
+    /// For a binlog from the event at `offset` on, whose events end as `algorithm` says.
+    #[must_use]
+    pub const fn resume(algorithm: ChecksumAlgorithm, offset: u64) -> Self {
+        Self { buffer: Vec::new(), taken: 0, offset, ending: Ending::Known(algorithm), failed: None }
+    }
+
+    /// Adds the bytes that follow.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.taken >= DROP_LEN || self.taken == self.buffer.len() {
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Offset in the binlog of the first byte that was not yet part of an event.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next whole event and its offset; none when more bytes are needed.
+    ///
+    /// # Errors
+    /// When the bytes are not a binlog's, or not as the server wrote them.
+    #[expect(clippy::should_implement_trait, reason = "the event borrows from the framer, so it is no Iterator")]
+    pub fn next(&mut self) -> Result<Option<(u64, RawEvent<'_>)>, FrameError> {
+        match self.whole_event() {
+            Ok(None) => Ok(None),
+            Ok(Some((algorithm, len))) => self.take_event(algorithm, len).map(Some),
+            Err(error) => {
+                self.failed = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Says that no bytes follow.
+    ///
+    /// # Errors
+    /// [`FrameError::Torn`] when the bytes end inside of an event or of the magic; the error of `next` if there was one.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let bytes = self.buffer.len() - self.taken;
+        if bytes > 0 || self.ending == Ending::BeforeMagic {
+            return Err(FrameError::Torn { offset: self.offset, bytes: u64::try_from(bytes).unwrap_or(u64::MAX) });
+        }
+        Ok(())
+    }
+
+    /// How the next event ends and how long it is, if all of it is there.
+    fn whole_event(&mut self) -> Result<Option<(ChecksumAlgorithm, usize)>, FrameError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if self.ending == Ending::BeforeMagic {
+            let Some(magic) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+            match *magic {
+                MAGIC => {}
+                ENCRYPTION_MAGIC => return Err(FrameError::Encrypted),
+                found => return Err(FrameError::NotABinlog { found }),
+            }
+            self.ending = Ending::BeforeDescription;
+            self.taken = MAGIC.len();
+            self.offset = FIRST_EVENT_OFFSET;
+        }
+        let bytes = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some(header) = EventHeader::read(bytes) else { return Ok(None) };
+        let offset = self.offset;
+        let len = header.checked_len().map_err(|source| FrameError::Event { offset, source })?;
+        let algorithm = match self.ending {
+            Ending::Known(algorithm) => algorithm,
+            // It says itself how it ends.
+            _ if header.event_type == EventType::FORMAT_DESCRIPTION => ChecksumAlgorithm::None,
+            _ => return Err(FrameError::NoFormatDescription { found: header.event_type }),
+        };
+        Ok((bytes.len() >= len).then_some((algorithm, len)))
+    }
+
+    fn take_event(&mut self, algorithm: ChecksumAlgorithm, len: usize) -> Result<(u64, RawEvent<'_>), FrameError> {
+        let offset = self.offset;
+        let bytes = self.buffer.get(self.taken..).and_then(|rest| rest.get(..len)).unwrap_or_default();
+        match verified(bytes, algorithm) {
+            Ok((event, description)) => {
+                if let Some(description) = description {
+                    self.ending = Ending::Known(description.checksum_algorithm);
+                }
+                self.taken += len;
+                self.offset = offset.saturating_add(event.byte_count());
+                Ok((offset, event))
+            }
+            Err(source) => {
+                let error = FrameError::Event { offset, source };
+                self.failed = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A verified event and, if it is one, its format description read.
+fn verified(
+    bytes: &[u8],
+    algorithm: ChecksumAlgorithm,
+) -> Result<(RawEvent<'_>, Option<FormatDescription>), EventError> {
+    let event = RawEvent::verify(bytes, algorithm)?;
+    let is_description = event.event_type() == EventType::FORMAT_DESCRIPTION;
+    let description = is_description.then(|| FormatDescription::read(&event)).transpose()?;
+    Ok((event, description))
+}

@@ -1,8 +1,10 @@
 //! MySQL's packets: a 3-byte length, a sequence number, a payload; 16 MiB - 1 and more are split.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::time::timeout;
 
 /// Length of a packet's header.
 const HEADER_LEN: usize = 4;
@@ -19,17 +21,24 @@ pub(super) struct PacketIo<S> {
     stream: BufReader<S>,
     /// The sequence number the next packet we write has.
     sequence: u8,
+    /// How long nothing may arrive while we wait for something.
+    silence_max: Option<Duration>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
     /// Over `stream`, from a command's first packet on.
     pub(super) fn new(stream: S) -> Self {
-        Self { stream: BufReader::with_capacity(256 << 10, stream), sequence: 0 }
+        Self { stream: BufReader::with_capacity(256 << 10, stream), sequence: 0, silence_max: None }
     }
 
     /// Like `new`, after `sequence - 1` was the last packet of either side.
     pub(super) fn resume(stream: S, sequence: u8) -> Self {
         Self { sequence, ..Self::new(stream) }
+    }
+
+    /// From now on a read that waits longer than this for any bytes ends with `TimedOut`.
+    pub(super) fn set_silence_max(&mut self, silence_max: Option<Duration>) {
+        self.silence_max = silence_max;
     }
 
     /// The sequence number the next packet we write has.
@@ -43,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
         self.stream.buffer().is_empty().then(|| self.stream.into_inner())
     }
 
-    /// Whether nothing is under the stream that others can read.
+    /// What is below.
     pub(super) fn get_ref(&self) -> &S {
         self.stream.get_ref()
     }
@@ -53,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
         payload.clear();
         loop {
             let mut header = [0u8; HEADER_LEN];
-            self.stream.read_exact(&mut header).await?;
+            self.fill(&mut header).await?;
             let [a, b, c, sequence] = header;
             self.sequence = sequence.wrapping_add(1);
             let mut remaining = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
@@ -68,13 +77,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
                 let step = remaining.min(READ_STEP);
                 let from = payload.len();
                 payload.resize(from + step, 0);
-                self.stream.read_exact(&mut payload[from..]).await?;
+                self.fill(&mut payload[from..]).await?;
                 remaining -= step;
             }
             if last {
                 return Ok(());
             }
         }
+    }
+
+    async fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        match self.silence_max {
+            None => self.stream.read_exact(bytes).await?,
+            Some(limit) => timeout(limit, self.stream.read_exact(bytes)).await??,
+        };
+        Ok(())
     }
 
     /// Whether a whole packet, header and payload, has arrived already: reading it will not wait.

@@ -79,9 +79,10 @@ impl Login<'_> {
     async fn secure(mut self, greeting: &Greeting) -> Result<Self, ServerError> {
         let host = match (&self.login.address, self.login.tls.mode) {
             (ServerAddress::Socket(_), _) | (_, TlsMode::DangerDisabled) => return Ok(self),
-            (ServerAddress::Tcp { host, .. }, TlsMode::VerifyIdentity | TlsMode::VerifyCa | TlsMode::DangerNoVerify) => {
-                host
-            }
+            (
+                ServerAddress::Tcp { host, .. },
+                TlsMode::VerifyIdentity | TlsMode::VerifyCa | TlsMode::DangerNoVerify,
+            ) => host,
         };
         if greeting.capabilities & CLIENT_SSL == 0 {
             return Err(ServerError::TlsUnsupported { address: self.address });
@@ -186,9 +187,7 @@ impl Login<'_> {
 /// An I/O error of a connection; limits overrun are the peer's fault.
 pub(super) fn lost(address: &str, source: io::Error) -> ServerError {
     match source.kind() {
-        io::ErrorKind::InvalidData => {
-            ServerError::Protocol { address: address.to_owned(), what: source.to_string() }
-        }
+        io::ErrorKind::InvalidData => ServerError::Protocol { address: address.to_owned(), what: source.to_string() },
         _ => ServerError::Lost { address: address.to_owned(), source },
     }
 }

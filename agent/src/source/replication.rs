@@ -9,6 +9,7 @@ use super::auth::{self, lost};
 use super::error::ServerError;
 use super::greeting::server_error;
 use super::packet::PacketIo;
+use super::session::quoted_account;
 use super::transport::{CONNECT_TIMEOUT, Transport};
 use crate::server::ServerLogin;
 
@@ -21,8 +22,9 @@ const EVENT_PACKET_LEN_MAX: u64 = EVENT_LEN_MAX + 1;
 /// What is waited for beyond two heartbeats before a source counts as gone.
 const SILENCE_SLACK: Duration = Duration::from_secs(5);
 
-/// `BINLOG_THROUGH_GTID` in `sql/rpl_constants.h`: the set in the request says what to send.
-const THROUGH_GTID: u16 = 0x4;
+/// `USE_HEARTBEAT_EVENT_V2` in `sql/rpl_constants.h` (8.0.26): heartbeats with the file and a 64-bit position. Older servers
+/// do not look at it.
+const HEARTBEAT_V2: u16 = 0x2;
 
 /// How we present ourselves to the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,12 +75,26 @@ impl ReplicationClient {
         ] {
             self.command(0x03, statement.as_bytes(), "prepare replication").await?;
         }
-        self.command(0x15, &register(identity.server_id), "COM_REGISTER_REPLICA").await?;
-        let request = dump_request(identity.server_id, have).ok_or_else(|| self.protocol("GTID set too long to send"))?;
+        self.register(identity).await?;
+        let request =
+            dump_request(identity.server_id, have).ok_or_else(|| self.protocol("GTID set too long to send"))?;
         self.io.command(&request).await.map_err(|source| lost(&self.address, source))?;
         let silence = 2 * identity.heartbeat + SILENCE_SLACK;
         self.io.set_silence_max(Some(silence));
         Ok(BinlogStream { client: self, silence })
+    }
+
+    async fn register(&mut self, identity: &ReplicaIdentity) -> Result<(), ServerError> {
+        let what = "COM_REGISTER_REPLICA";
+        match self.command(0x15, &register(identity.server_id), what).await {
+            // Without the privilege the server says that access is denied, as to a wrong password.
+            Err(ServerError::AccessDenied { code: 1045, .. }) => Err(ServerError::MissingPrivilege {
+                user: quoted_account(&self.select_value("SELECT CURRENT_USER()").await?),
+                privilege: "REPLICATION SLAVE".to_owned(),
+                statement: what.to_owned(),
+            }),
+            other => other,
+        }
     }
 
     /// Sends a command whose answer is OK or an error.
@@ -182,7 +198,7 @@ fn register(server_id: u32) -> Vec<u8> {
 fn dump_request(server_id: u32, have: &GtidSet) -> Option<Vec<u8>> {
     let set = have.to_wire();
     let mut request = vec![0x1e];
-    request.extend_from_slice(&THROUGH_GTID.to_le_bytes());
+    request.extend_from_slice(&HEARTBEAT_V2.to_le_bytes());
     request.extend_from_slice(&server_id.to_le_bytes());
     request.extend_from_slice(&0u32.to_le_bytes());
     request.extend_from_slice(&4u64.to_le_bytes());

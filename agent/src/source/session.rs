@@ -164,15 +164,12 @@ impl Session {
             FactsError::Version(version) => ServerError::Version { version },
             FactsError::Variable(what) => ServerError::Protocol { address: self.address.clone(), what },
         })?;
-        let account: Option<(String, String)> = self
+        let account: Option<String> = self
             .conn
-            .query_first("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', -1), CURRENT_USER()")
+            .query_first("SELECT CURRENT_USER()")
             .await
             .map_err(|error| self.error(error, "read the current account"))?;
-        if let Some((host, user)) = account {
-            let name = user.strip_suffix(&format!("@{host}")).unwrap_or(&user);
-            self.account = format!("{}@{}", quoted(name), quoted(&host));
-        }
+        self.account = quoted_account(&account.unwrap_or_default());
         Ok(&self.facts)
     }
 
@@ -189,8 +186,11 @@ impl Session {
     }
 }
 
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+/// `CURRENT_USER()` as GRANT writes it: `'name'@'host'`.
+pub(super) fn quoted_account(account: &str) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
+    let (name, host) = account.rsplit_once('@').unwrap_or((account, "%"));
+    format!("{}@{}", quoted(name), quoted(host))
 }
 
 fn options(login: &ServerLogin) -> OptsBuilder {

@@ -9,6 +9,7 @@ use crate::archive::ArchiveError;
 use crate::config::ConfigError;
 use crate::seal::SealError;
 use crate::secret::SecretError;
+use crate::source::ServerError;
 use crate::store::StoreError;
 
 /// How the program ends. The numbers are documented and never change their meaning.
@@ -153,6 +154,9 @@ fn explain(error: &(dyn Error + 'static)) -> Option<(Exit, Option<String>)> {
     }
     if let Some(error) = error.downcast_ref::<SecretError>() {
         return Some((Exit::Usage, error.hint()));
+    }
+    if let Some(error) = error.downcast_ref::<ServerError>() {
+        return Some((Exit::Failed, error.hint()));
     }
     // An I/O error hides the error it carries from the chain.
     let inner = error.downcast_ref::<io::Error>()?.get_ref()?;

@@ -5,6 +5,7 @@ pub mod config;
 pub mod exit;
 pub mod fsync;
 pub mod operate;
+pub mod restore;
 pub mod seal;
 pub mod secret;
 pub mod server;

@@ -4,21 +4,29 @@
 
 mod check;
 mod digest;
+mod history;
 mod manifest;
 mod names;
+mod plan;
 mod record;
+mod refusal;
 mod repository;
 mod time;
+mod window;
 
 pub use check::RecordError;
 pub use digest::Sha256Digest;
+pub use history::{Break, ChainBreak, ChainFault, Gap, SegmentLabel};
 pub use manifest::{FORMAT_VERSION, Manifest, ManifestError, ManifestProblem};
 pub use names::{
     DUMPS_PREFIX, KEYS_PREFIX, ManifestName, REPOSITORY_KEY, SEGMENTS_PREFIX, TIMELINES_PREFIX, dump_manifest_key,
     dump_object_key, key_manifest_key, key_object_key, segment_manifest_key, segment_object_key, timeline_manifest_key,
 };
+pub use plan::{Excluded, Location, Place, RestorePlan, RestorePoint, Stop, locate, plan};
 pub use record::{
     Dump, DumpFile, DumpFileKind, DumpId, Inventory, KeyGeneration, ObjectFacts, Sealing, Segment, Timeline, TimelineId,
 };
+pub use refusal::Refusal;
 pub use repository::{Repository, RepositoryId, ServiceName};
 pub use time::Micros;
+pub use window::{DumpPoint, EndPoint, Span, Window, windows};

@@ -1,0 +1,81 @@
+//! How a run ends, and what a person is told.
+
+use std::fmt::Display;
+
+use serde::Serialize;
+
+/// The exit codes, the same in all of Highwater's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Exit {
+    /// Everything was done.
+    Done,
+    /// Something outside of the binlog and the keyring failed: reading, writing.
+    Failed,
+    /// The command line cannot be meant.
+    Usage,
+    /// The key is missing or wrong.
+    Key,
+    /// The binlog is damaged or cut.
+    Damaged,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Key => 3,
+            Self::Damaged => 4,
+        }
+    }
+}
+
+/// Why something was not done, and what to do about it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Failure {
+    #[serde(rename = "kind")]
+    pub(crate) exit: Exit,
+    pub(crate) error: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, error: impl Into<String>) -> Self {
+        Self { exit, error: error.into(), hint: None }
+    }
+
+    /// A failure of reading or writing `what`.
+    pub(crate) fn io(what: impl Display, error: &std::io::Error) -> Self {
+        Self::new(Exit::Failed, format!("{what}: {error}"))
+    }
+
+    /// The same with advice.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Tells it on stderr.
+    pub(crate) fn print(&self) {
+        eprintln!("error: {}", self.error);
+        if let Some(hint) = &self.hint {
+            eprintln!("hint: {hint}");
+        }
+    }
+}
+
+/// An error with everything it was caused by, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

@@ -62,7 +62,7 @@ enum Probe {
 impl BinlogFile {
     /// Opens a file and reads its encryption header, if it has one.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display();
+        let shown = &path.display();
         let mut file = File::open(path).map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => {
                 Failure::io(shown, &error).hint("read it as the account that runs mysqld, or as root")

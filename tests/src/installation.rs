@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret;
 use anyhow::{Context, Result, bail};
+use highwater_binlog::GtidSet;
 use tempfile::TempDir;
 
 use crate::mysql::MysqlServer;
@@ -20,6 +21,9 @@ GRANT BACKUP_ADMIN, SHOW_ROUTINE ON *.* TO 'highwater'@'%';
 ";
 /// Its password.
 pub(crate) const SOURCE_PASSWORD: &str = "not a secret: tests only";
+
+/// How long the agent may take to archive what a test wrote.
+const ARCHIVE_LIMIT: Duration = Duration::from_secs(120);
 
 /// A folder with everything `highwater` needs to protect one source.
 #[derive(Debug)]
@@ -39,8 +43,8 @@ impl Installation {
         let identity = age::x25519::Identity::generate();
         fs::write(installation.identity(), identity.to_string().expose_secret())?;
         fs::write(installation.folder().join("password"), SOURCE_PASSWORD)?;
-        fs::create_dir(installation.store())?;
         fs::write(installation.config(), installation.configuration(source, &identity.to_public().to_string()))?;
+        installation.run(&["init"])?.success().context("highwater init")?;
         Ok(installation)
     }
 
@@ -104,6 +108,34 @@ impl Installation {
     /// Starts the agent.
     pub fn agent(&self) -> Result<Background> {
         Background::start(&mut self.programs.highwater(&self.config(), &["agent"]), &self.folder(), "agent")
+    }
+
+    /// Restores into a target; `arguments` name the point.
+    pub fn restore(&self, target: &MysqlServer, arguments: &[&str]) -> Result<Finished> {
+        let socket = target.socket().display().to_string();
+        let mut all = vec!["restore", "--target-socket", &socket, "--target-user", "root"];
+        all.extend(arguments);
+        self.run(&all)
+    }
+
+    /// Waits until the archive has every transaction of a GTID set.
+    pub fn wait_for_gtids(&self, agent: &mut Background, gtids: &str) -> Result<()> {
+        let wanted: GtidSet = gtids.parse()?;
+        self.wait_until("archive with all transactions", ARCHIVE_LIMIT, agent, |installation| {
+            let status = installation.json(&["status"])?;
+            let Some(archived) = status.pointer("/high_water/gtids").and_then(serde_json::Value::as_str) else {
+                return Ok(false);
+            };
+            Ok(wanted.is_subset(&archived.parse()?))
+        })
+    }
+
+    /// Waits for the first full dump.
+    pub fn wait_for_dump(&self, agent: &mut Background) -> Result<()> {
+        self.wait_until("dump", ARCHIVE_LIMIT, agent, |installation| {
+            let dumps = installation.json(&["list", "dumps"])?;
+            Ok(dumps.as_array().is_some_and(|dumps| !dumps.is_empty()))
+        })
     }
 
     /// Asks again until `done` says yes; the agent's words are part of the error.

@@ -232,6 +232,19 @@ impl MysqlServer {
         Ok(self.sql("SELECT @@GLOBAL.gtid_executed")?.replace("\\n", ""))
     }
 
+    /// The only transaction that was added to a GTID set since.
+    pub fn only_gtid_since(&self, before: &str) -> Result<String> {
+        let added = self.sql(&format!("SELECT GTID_SUBTRACT(@@GLOBAL.gtid_executed, '{before}')"))?;
+        let one = added.rsplit_once(':').is_some_and(|(_, number)| number.parse::<u64>().is_ok());
+        ensure!(one && !added.contains(','), "more than one transaction since {before}: {added}");
+        Ok(added)
+    }
+
+    /// Its clock, in UTC with microseconds, as RFC 3339.
+    pub fn now(&self) -> Result<String> {
+        self.sql("SELECT DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')")
+    }
+
     /// Names of its binlogs, oldest first.
     pub fn binlogs(&self) -> Result<Vec<String>> {
         let listing = self.sql("SHOW BINARY LOGS")?;

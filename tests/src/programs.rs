@@ -24,10 +24,9 @@ impl Programs {
             None => {
                 let test = std::env::current_exe()?;
                 let folder = test.parent().context("a program lies in a folder")?;
-                if folder.ends_with("deps") {
-                    folder.parent().context("deps lies in a folder")?.to_owned()
-                } else {
-                    folder.to_owned()
+                match folder.file_name().and_then(|name| name.to_str()) {
+                    Some("deps" | "examples") => folder.parent().context("it lies in the target folder")?.to_owned(),
+                    _ => folder.to_owned(),
                 }
             }
         };

@@ -83,6 +83,11 @@ impl State {
         self.facts.len()
     }
 
+    /// The names of all facts, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.facts.keys().map(String::as_str)
+    }
+
     /// The value of one fact.
     #[must_use]
     pub fn fact(&self, name: &str) -> Option<&str> {

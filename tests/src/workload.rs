@@ -214,7 +214,7 @@ impl Workload {
                 ))
                 .await?;
         }
-        if b % 9 == 0 {
+        if b.is_multiple_of(9) {
             connection
                 .query_drop(format!("UPDATE shop.orders SET state = 'sent' WHERE id < {order} AND state = 'new'"))
                 .await?;

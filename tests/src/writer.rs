@@ -47,7 +47,6 @@ impl Writer {
     }
 
     /// Keeps it between two transactions while the guard lives.
-    #[must_use]
     pub fn pause(&self) -> MutexGuard<'_, ()> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }

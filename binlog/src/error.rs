@@ -220,3 +220,52 @@ pub enum SegmentError {
         offset: u64,
     },
 }
+
+/// A transaction payload that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// The event is not a well-formed payload event.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The inflated bytes are not events.
+    #[error("inside of a transaction payload")]
+    Frame(#[from] FrameError),
+    /// It says that it inflates to more than is accepted.
+    #[error("transaction payload of {declared} bytes inflated")]
+    TooLong {
+        /// The size it says.
+        declared: u64,
+    },
+    /// It inflates to another size than it says.
+    #[error("transaction payload that does not inflate to the {declared} bytes it says")]
+    WrongSize {
+        /// The size it says.
+        declared: u64,
+    },
+    /// It is compressed in a way that no known server uses.
+    #[error("transaction payload with unknown compression {0}")]
+    UnknownCompression(u64),
+    /// It does not decompress.
+    #[error("transaction payload: {0}")]
+    Inflate(String),
+}
+
+/// A transaction whose changes cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MeaningError {
+    /// An event is malformed.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// A payload is malformed.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// A payload inside of a payload, which no server writes.
+    #[error("transaction payload inside of a transaction payload")]
+    NestedPayload,
+    /// A row event for a table that no event before it describes.
+    #[error("row event for table id {0} without its table map")]
+    UnknownTable(u64),
+    /// More tables than any real transaction touches.
+    #[error("transaction over too many tables")]
+    TooManyTables,
+}

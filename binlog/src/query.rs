@@ -1,5 +1,7 @@
 //! Statements in the binlog, as bytes in the client's character set.
 
+use std::borrow::Cow;
+
 use crate::error::EventError;
 use crate::event::{EventType, RawEvent};
 
@@ -27,6 +29,16 @@ impl<'a> QueryEvent<'a> {
             return Err(event.bad("schema"));
         }
         Ok(Self { schema, statement: body.rest() })
+    }
+
+    /// The statement as text. Clients other than UTF-8 ones are read as Latin-1, so that keywords and quotes stay what
+    /// they are; names may come out wrong then.
+    #[must_use]
+    pub fn text(&self) -> Cow<'a, str> {
+        match std::str::from_utf8(self.statement) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => Cow::Owned(self.statement.iter().map(|byte| char::from(*byte)).collect()),
+        }
     }
 
     /// What the statement does to the transaction around it. The server writes these texts itself, so they need no

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_binlog::{
-    EventType, Framer, GtidSet, Progress, RawEvent, SegmentPolicy, Segmenter, Transaction, TransactionTracker,
-    previous_gtids,
+    Change, ChangeKind, Changes, EventType, Framer, GtidSet, Progress, RawEvent, SegmentPolicy, Segmenter, Transaction,
+    TransactionTracker, previous_gtids,
 };
 
 const FILES: [&str; 7] = ["endings", "tagged", "compressed", "statements", "rows", "without_checksum", "anonymous"];
@@ -43,6 +43,8 @@ struct Oracle {
     offsets: BTreeSet<u64>,
     /// Its word for the event that ends at an offset; more than one where events of a payload repeat the payload's.
     words: BTreeMap<u64, Vec<String>>,
+    /// Rows by transaction, table and kind, as it prints them.
+    rows: Vec<BTreeMap<(String, ChangeKind), u64>>,
     /// GTID text, original commit time, offset of the GTID event's end, transaction length.
     gtids: Vec<(String, u64, u64, u64)>,
 }
@@ -56,7 +58,7 @@ fn oracle(name: &str) -> Oracle {
         rest.chars().take_while(char::is_ascii_digit).collect::<String>()
     };
     let mut pending = None;
-    for line in text.lines().map(|line| line.split_once(' ').unwrap().1) {
+    for (count, line) in text.lines().map(|line| line.split_once(' ').unwrap()) {
         if let Some(offset) = line.strip_prefix("# at ") {
             oracle.offsets.insert(number(offset));
         } else if let Some((_, rest)) = line.split_once(" end_log_pos ") {
@@ -72,6 +74,16 @@ fn oracle(name: &str) -> Oracle {
             && let Some((time, end, length)) = pending.take()
         {
             oracle.gtids.push((gtid.split('\'').next().unwrap().to_owned(), time, end, length));
+            oracle.rows.push(BTreeMap::new());
+        } else if let Some(row) = line.strip_prefix("### ") {
+            let kinds = [
+                ("INSERT INTO ", ChangeKind::Insert),
+                ("UPDATE ", ChangeKind::Update),
+                ("DELETE FROM ", ChangeKind::Delete),
+            ];
+            let (table, kind) = kinds.iter().find_map(|(verb, kind)| Some((row.strip_prefix(verb)?, *kind))).unwrap();
+            let rows = oracle.rows.last_mut().unwrap().entry((table.to_owned(), kind)).or_default();
+            *rows += number(count);
         }
     }
     oracle
@@ -205,4 +217,82 @@ fn segments_tile_a_file_on_transaction_boundaries() {
         }
         assert_eq!(segments.iter().map(|segment| segment.transactions).sum::<u64>(), all.len() as u64);
     }
+}
+
+/// The changes of each transaction of a file.
+fn changes(bytes: &[u8]) -> Vec<Vec<Change>> {
+    let mut tracker = TransactionTracker::new();
+    let (mut open, mut all) = (Changes::new(), Vec::new());
+    for_each_event(bytes, |offset, event| {
+        open.observe(event).unwrap();
+        if let Progress::Committed(_) = tracker.accept(offset, event).unwrap() {
+            all.push(std::mem::take(&mut open).finish());
+        }
+    });
+    all
+}
+
+#[test]
+fn rows_are_counted_as_mysqlbinlog_prints_them() {
+    for name in FILES {
+        let found = changes(&data(&format!("{name}.binlog")));
+        let oracle = oracle(name);
+        assert_eq!(found.len(), oracle.rows.len());
+        for (changes, expected) in found.iter().zip(&oracle.rows) {
+            if changes.iter().any(|change| change.table == "shapes") {
+                continue; // `mysqlbinlog` gives up on GEOMETRY.
+            }
+            let mut rows = BTreeMap::new();
+            for change in changes.iter().filter(|change| !matches!(change.kind, ChangeKind::Statement(_))) {
+                let table = format!("`{}`.`{}`", change.schema, change.table);
+                let before = rows.insert((table, change.kind), change.rows.unwrap());
+                assert_eq!(before, None, "one change for each table and kind");
+            }
+            assert_eq!(&rows, expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn rows_with_geometry_and_vectors_are_counted() {
+    let all = changes(&data("rows.binlog"));
+    let shapes = all.into_iter().flatten().filter(|change| change.table == "shapes" && change.rows.is_some());
+    let found: Vec<_> = shapes.map(|change| (change.kind, change.rows.unwrap())).collect();
+    assert_eq!(found, [(ChangeKind::Insert, 3), (ChangeKind::Update, 2), (ChangeKind::Delete, 3)]);
+}
+
+#[test]
+fn statements_are_told_by_kind_and_name() {
+    let text = |name: &str| -> Vec<String> {
+        let all = changes(&data(&format!("{name}.binlog")));
+        let statements = all.into_iter().flatten().filter(|c| matches!(c.kind, ChangeKind::Statement(_)));
+        statements.map(|c| format!("{} {}.{}", c.kind, c.schema, c.table)).collect()
+    };
+    assert_eq!(
+        text("endings"),
+        [
+            "CREATE DATABASE shop.",
+            "CREATE TABLE shop.item",
+            "CREATE TABLE shop.legacy",
+            "CREATE TABLE shop.item2",
+            "CREATE TABLE shop.item3",
+            "CREATE VIEW shop.cheap",
+            "CREATE USER shop.",
+            "GRANT shop.",
+            "TRUNCATE TABLE shop.item2",
+            "ALTER TABLE shop.item",
+            "DROP TABLE shop.item2",
+            "DROP TABLE shop.item3",
+            "ANALYZE TABLE shop.",
+            "FLUSH shop.",
+            "DROP USER shop.",
+            "CREATE DATABASE o`dd name.",
+            "DROP DATABASE o`dd name.",
+        ]
+    );
+    assert_eq!(text("statements")[..4], ["INSERT shop.", "INSERT shop.", "INSERT shop.", "UPDATE shop."]);
+    assert!(
+        text("rows")
+            .ends_with(&["CREATE EVENT shop.tick", "ALTER EVENT shop.tick", "DROP EVENT shop.tick"].map(str::to_owned))
+    );
 }

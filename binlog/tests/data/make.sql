@@ -107,11 +107,11 @@ CREATE TABLE kinds (
   c_char CHAR(10), c_char255 CHAR(255) CHARACTER SET utf8mb4, c_vc255 VARCHAR(60), c_vc256 VARCHAR(300) CHARACTER SET utf8mb4,
   c_bin BINARY(16), c_vbin VARBINARY(500), c_tblob TINYBLOB, c_blob BLOB, c_mblob MEDIUMBLOB, c_lblob LONGBLOB, c_text LONGTEXT,
   c_enum ENUM('a','b','c'), c_set8 SET('a','b','c'), c_set40 SET('0','1','2','3','4','5','6','7','8','9','10','11','12','13','14','15','16','17','18','19','20','21','22','23','24','25','26','27','28','29','30','31','32','33','34','35','36','37','38','39'),
-  c_json JSON, c_geo GEOMETRY, c_vector VECTOR(4), c_gen INT AS (id * 2) VIRTUAL, c_stored INT AS (id * 3) STORED) ENGINE=InnoDB;
+  c_json JSON, c_gen INT AS (id * 2) VIRTUAL, c_stored INT AS (id * 3) STORED) ENGINE=InnoDB;
 INSERT INTO kinds (id) VALUES (1);
-INSERT INTO kinds (id, c_tiny, c_small, c_medium, c_big, c_float, c_double, c_dec1, c_dec2, c_dec3, c_bit1, c_bit9, c_bit64, c_year, c_date, c_time0, c_time6, c_dt0, c_dt3, c_ts0, c_ts5, c_char, c_char255, c_vc255, c_vc256, c_bin, c_vbin, c_tblob, c_blob, c_mblob, c_lblob, c_text, c_enum, c_set8, c_set40, c_json, c_geo, c_vector) VALUES
-  (2, -128, 65535, -8388608, 18446744073709551615, 1.5, -2.5e300, 12345, 12345678901234567890123456789012345.123456789012345678901234567891, 0.123456789, 1, 257, 18446744073709551615, 1999, '0000-00-00', '-838:59:59', '12:34:56.123456', '9999-12-31 23:59:59', '2001-02-03 04:05:06.789', '2001-02-03 04:05:06', '2001-02-03 04:05:06.12345', 'char', 'ÿ€😀', 'varchar', REPEAT('😀', 80), 'bin', REPEAT('v', 400), 't', REPEAT('b', 300), 'm', 'l', 'text', 'b', 'a,c', '0,39', '{"k": {"n": [1, "two", null]}}', ST_GeomFromText('POINT(1 2)'), STRING_TO_VECTOR('[1,2,3,4]')),
-  (3, 1, 2, 3, 4, 5, 6, 7, 8, 0.9, 0, 1, 2, 2000, '2020-02-02', '00:00:00', '-00:00:00.000001', '0000-00-00 00:00:00', '1000-01-01 00:00:00.001', '1970-01-01 00:00:01', '2038-01-19 03:14:07.99999', '', '', '', '', '', '', '', '', '', '', '', 'c', '', '', 'null', ST_GeomFromText('LINESTRING(0 0,1 1)'), STRING_TO_VECTOR('[0]'));
+INSERT INTO kinds (id, c_tiny, c_small, c_medium, c_big, c_float, c_double, c_dec1, c_dec2, c_dec3, c_bit1, c_bit9, c_bit64, c_year, c_date, c_time0, c_time6, c_dt0, c_dt3, c_ts0, c_ts5, c_char, c_char255, c_vc255, c_vc256, c_bin, c_vbin, c_tblob, c_blob, c_mblob, c_lblob, c_text, c_enum, c_set8, c_set40, c_json) VALUES
+  (2, -128, 65535, -8388608, 18446744073709551615, 1.5, -2.5e300, 12345, 12345678901234567890123456789012345.123456789012345678901234567891, 0.123456789, 1, 257, 18446744073709551615, 1999, '0000-00-00', '-838:59:59', '12:34:56.123456', '9999-12-31 23:59:59', '2001-02-03 04:05:06.789', '2001-02-03 04:05:06', '2001-02-03 04:05:06.12345', 'char', 'ÿ€😀', 'varchar', REPEAT('😀', 80), 'bin', REPEAT('v', 400), 't', REPEAT('b', 300), 'm', 'l', 'text', 'b', 'a,c', '0,39', '{"k": {"n": [1, "two", null]}}'),
+  (3, 1, 2, 3, 4, 5, 6, 7, 8, 0.9, 0, 1, 2, 2000, '2020-02-02', '00:00:00', '-00:00:00.000001', '0000-00-00 00:00:00', '1000-01-01 00:00:00.001', '1970-01-01 00:00:01', '2038-01-19 03:14:07.99999', '', '', '', '', '', '', '', '', '', '', '', 'c', '', '', 'null');
 UPDATE kinds SET c_char = 'changed', c_bit9 = 3, c_vc256 = NULL WHERE id > 1;
 SET SESSION binlog_row_image = MINIMAL;
 UPDATE kinds SET c_text = REPEAT('x', 100) WHERE id = 2;
@@ -124,6 +124,15 @@ UPDATE kinds SET c_json = JSON_SET(c_json, '$.k.n[1]', 'three') WHERE id = 2;
 UPDATE kinds SET c_json = '{"k": 1, "pad": "0123456789012345678901234567890123456789"}';
 UPDATE kinds SET c_json = JSON_REPLACE(c_json, '$.k', 2), c_tiny = 6;
 SET SESSION binlog_row_value_options = '';
+-- mysqlbinlog stops at the first value of these.
+CREATE TABLE shapes (id INT PRIMARY KEY, c_geo GEOMETRY, c_point POINT, c_vector VECTOR(4));
+INSERT INTO shapes VALUES (1, ST_GeomFromText('POINT(1 2)'), NULL, STRING_TO_VECTOR('[1,2,3,4]')), (2, NULL, ST_GeomFromText('POINT(3 4)'), NULL),
+  (3, ST_GeomFromText('LINESTRING(0 0,1 1)'), ST_GeomFromText('POINT(3 4)'), STRING_TO_VECTOR('[0]'));
+UPDATE shapes SET c_vector = STRING_TO_VECTOR('[5,6]'), c_geo = NULL WHERE id <= 2;
+DELETE FROM shapes;
+CREATE TABLE multi (id INT PRIMARY KEY, j JSON, v INT AS (j->'$.b') VIRTUAL, INDEX a ((CAST(j->'$.a' AS UNSIGNED ARRAY))), INDEX f ((id + 1)), INDEX (v));
+INSERT INTO multi (id, j) VALUES (1, '{"a": [1, 2, 3], "b": 7}'), (2, '{"a": [], "b": 8}');
+UPDATE multi SET j = JSON_SET(j, '$.a', JSON_ARRAY(4));
 CREATE TABLE many (a INT PRIMARY KEY, b VARCHAR(40));
 INSERT INTO many WITH RECURSIVE n (a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM n WHERE a < 700) SELECT a, CONCAT('row ', a) FROM n;
 BEGIN;

@@ -9,6 +9,7 @@
 
 mod dump;
 mod error;
+mod facts;
 mod keys;
 mod reader;
 mod scan;
@@ -17,7 +18,8 @@ mod segment;
 pub use dump::{DumpFileWriter, DumpWriter};
 pub use error::ArchiveError;
 pub(crate) use error::store_hint;
-pub use reader::ObjectReader;
+pub use facts::StoredFacts;
+pub use reader::{CopyError, ObjectReader};
 pub use scan::Scan;
 pub use segment::SegmentDraft;
 
@@ -30,7 +32,7 @@ use highwater_catalog::{
     Manifest, Micros, ObjectFacts, REPOSITORY_KEY, Repository, RepositoryId, ServiceName, Timeline,
 };
 
-use crate::seal::{Expected, Identities, Recipients, SealWriter};
+use crate::seal::{Identities, Recipients, SealWriter};
 use crate::store::{ObjectKey, ObjectStore, StoreErrorKind};
 
 /// An archive that was opened or created. Clones share the store.
@@ -185,15 +187,6 @@ impl Archive {
         io::copy(plain, &mut writer).map_err(|source| scratch_error(&self.scratch, source))?;
         self.sealed(writer)
     }
-
-    /// Opens a data object; reading it to its end proves it.
-    fn open_object(&self, key: &str, expected: Expected) -> Result<ObjectReader, ArchiveError> {
-        let stored = self.store.open(&object_key(key)?).map_err(|error| match error.kind {
-            StoreErrorKind::Missing => ArchiveError::ObjectMissing { object: key.to_owned() },
-            _ => error.into(),
-        })?;
-        ObjectReader::open(key, stored, expected, self.identities.as_deref(), &self.repository.recipients)
-    }
 }
 
 /// What came of creating a manifest.
@@ -205,7 +198,7 @@ enum Published<M> {
 }
 
 /// The time by this machine's clock.
-fn now() -> Micros {
+pub(crate) fn now() -> Micros {
     let micros = jiff::Timestamp::now().as_microsecond();
     Micros(u64::try_from(micros).unwrap_or(0))
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use highwater_catalog::Refusal;
+
 use crate::archive::ArchiveError;
 use crate::config::ConfigError;
 use crate::seal::SealError;
@@ -14,24 +16,25 @@ use crate::store::StoreError;
 
 /// How the program ends. The numbers are documented and never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// What was asked is done.
-    Done = 0,
+    Done,
     /// It failed for a reason that has no number of its own.
-    Failed = 1,
+    Failed,
     /// The command line or the configuration is wrong.
-    Usage = 2,
+    Usage,
     /// A key is missing or wrong.
-    Key = 3,
+    Key,
     /// Stored data is damaged or missing.
-    Damaged = 4,
+    Damaged,
     /// The wanted point cannot be reached: a gap, or outside the recoverable window.
-    Unreachable = 5,
+    Unreachable,
     /// The target server is not fit, or not empty.
-    Target = 6,
+    Target,
     /// A signal ended it.
-    Interrupted = 7,
+    Interrupted,
+    /// What a monitoring plug-in answers with, in its own numbers: `status --nagios` only.
+    Nagios(u8),
 }
 
 impl Exit {
@@ -47,6 +50,7 @@ impl Exit {
             Self::Unreachable => 5,
             Self::Target => 6,
             Self::Interrupted => 7,
+            Self::Nagios(code) => code,
         }
     }
 }
@@ -157,6 +161,9 @@ fn explain(error: &(dyn Error + 'static)) -> Option<(Exit, Option<String>)> {
     }
     if let Some(error) = error.downcast_ref::<ServerError>() {
         return Some((Exit::Failed, error.hint()));
+    }
+    if let Some(error) = error.downcast_ref::<Refusal>() {
+        return Some((Exit::Unreachable, Some(error.hint())));
     }
     // An I/O error hides the error it carries from the chain.
     let inner = error.downcast_ref::<io::Error>()?.get_ref()?;

@@ -1,10 +1,13 @@
 //! Point-in-time backup for MySQL: the parts of the `highwater` program.
 
 pub mod archive;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod exit;
 pub mod fsync;
 pub mod operate;
+pub mod render;
 pub mod restore;
 pub mod seal;
 pub mod secret;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use highwater_catalog::{Dump, DumpFile, DumpFileKind, DumpId, Manifest, dump_manifest_key, dump_object_key};
 
-use super::{Archive, ArchiveError, ObjectReader, Published, exists, object_key};
+use super::{Archive, ArchiveError, ObjectReader, Published, StoredFacts, exists, object_key};
 use crate::seal::SealWriter;
 use crate::store::StoreErrorKind;
 
@@ -28,7 +28,7 @@ impl Archive {
 
     /// The bytes of a dump's file, proven at their end.
     pub fn read_dump_file(&self, dump: &Dump, file: &DumpFile) -> Result<ObjectReader, ArchiveError> {
-        self.open_object(&dump_object_key(&dump.id, file), (&file.object).into())
+        self.read_object(&StoredFacts::of_dump_file(dump, file))
     }
 
     /// Reads a dump's file to its end and forgets it: proves that it can be read.

@@ -6,12 +6,8 @@ use highwater_binlog::ServerUuid;
 use highwater_catalog::{KEYS_PREFIX, KeyGeneration, ManifestName, key_object_key};
 use zeroize::Zeroizing;
 
-use super::{Archive, ArchiveError, Published, now, object_key};
-use crate::seal::Expected;
+use super::{Archive, ArchiveError, Published, StoredFacts, now, object_key};
 use crate::store::StoreErrorKind;
-
-/// Longest bundle before sealing: some thousands of keys.
-const BUNDLE_LEN_MAX: u64 = 4 << 20;
 
 impl Archive {
     /// Seals a key bundle and publishes it as the server's next generation.
@@ -50,17 +46,10 @@ impl Archive {
 
     /// The plain bytes of a key bundle.
     pub fn read_keys(&self, keys: &KeyGeneration) -> Result<Zeroizing<Vec<u8>>, ArchiveError> {
-        let object = key_object_key(keys);
-        let expected = Expected {
-            sealing: highwater_catalog::Sealing::ZstdAge,
-            stored_size: keys.stored_size,
-            stored_sha256: keys.stored_sha256,
-            plain_size_max: BUNDLE_LEN_MAX,
-            plain: None,
-        };
+        let facts = StoredFacts::of_keys(keys);
         let mut plain = Zeroizing::new(Vec::new());
-        let mut reader = self.open_object(&object, expected)?;
-        reader.read_to_end(&mut plain).map_err(|error| ArchiveError::of_read(&object, error))?;
+        let mut reader = self.read_object(&facts)?;
+        reader.read_to_end(&mut plain).map_err(|error| ArchiveError::of_read(facts.key(), error))?;
         Ok(plain)
     }
 

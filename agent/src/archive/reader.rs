@@ -53,6 +53,7 @@ impl ObjectReader {
     pub fn check(mut self) -> Result<u64, ArchiveError> {
         self.copy_to(&mut io::sink()).map_err(|error| match error {
             CopyError::Object(error) => error,
+            // A sink takes everything.
             CopyError::Sink(source) => ArchiveError::Read { object: self.object.clone(), source },
         })
     }

@@ -7,8 +7,7 @@ use std::path::Path;
 use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
 use highwater_catalog::{Manifest, Micros, ObjectFacts, Segment, Sha256Digest, TimelineId, segment_object_key};
 
-use super::reader::CopyError;
-use super::{Archive, ArchiveError, ObjectReader, Published, object_key, scratch_error};
+use super::{Archive, ArchiveError, CopyError, ObjectReader, Published, StoredFacts, object_key, scratch_error};
 use crate::store::StoreErrorKind;
 
 /// A segment before it is sealed: all its facts but those of the object.
@@ -117,7 +116,7 @@ impl Archive {
 
     /// The bytes of a segment as the source wrote them, proven at their end.
     pub fn read_segment(&self, segment: &Segment) -> Result<ObjectReader, ArchiveError> {
-        self.open_object(&segment_object_key(segment), (&segment.object).into())
+        self.read_object(&StoredFacts::of_segment(segment))
     }
 
     /// Reads a segment to its end and forgets it: proves that it can be read.

@@ -1,1 +1,137 @@
 //! What state an archive is in.
+
+use highwater_catalog::{Break, Dump, Inventory, KeyGeneration, Micros, Repository, Window, windows};
+
+/// The state, as far as the store tells it.
+#[derive(Debug)]
+pub struct Status {
+    /// Which archive.
+    pub repository: Repository,
+    /// The store.
+    pub store: String,
+    /// The newest timeline first.
+    pub windows: Vec<Window>,
+    /// The newest dump.
+    pub last_dump: Option<Dump>,
+    /// Key bundles, by server and generation.
+    pub keys: Vec<KeyGeneration>,
+    /// Manifests that cannot be read.
+    pub damage: Vec<String>,
+    /// Seconds since the newest transaction in the archive was committed, by this machine's clock.
+    pub newest_age_seconds: Option<u64>,
+    /// Seconds since the newest dump was complete.
+    pub dump_age_seconds: Option<u64>,
+}
+
+impl Status {
+    /// Works it out from what the store lists.
+    #[must_use]
+    pub fn of(repository: Repository, store: String, inventory: &Inventory, damage: Vec<String>, now: Micros) -> Self {
+        let age = |time: Micros| now.0.saturating_sub(time.0) / 1_000_000;
+        let windows = windows(inventory);
+        let last_dump = inventory.dumps.iter().max_by_key(|dump| dump.finished).cloned();
+        let newest = windows.first().and_then(|window| window.last_commit);
+        Self {
+            repository,
+            store,
+            newest_age_seconds: newest.map(age),
+            dump_age_seconds: last_dump.as_ref().map(|dump| age(dump.finished)),
+            windows,
+            last_dump,
+            keys: inventory.keys.clone(),
+            damage,
+        }
+    }
+
+    /// Whether objects are sealed.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        !self.repository.recipients.is_empty()
+    }
+
+    /// Everything that keeps some point from being restored.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.damage.clone();
+        for window in &self.windows {
+            problems.extend(window.breaks.iter().map(break_text));
+        }
+        if self.last_dump.is_none() {
+            problems.push("no full dump: nothing can be restored yet".to_owned());
+        }
+        problems
+    }
+
+    /// What should be changed although everything can be restored.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        if self.is_encrypted() {
+            return Vec::new();
+        }
+        vec!["the archive is not encrypted: whoever reads the store reads every row".to_owned()]
+    }
+}
+
+/// Where a timeline does not continue, for people.
+#[must_use]
+pub fn break_text(broken: &Break) -> String {
+    match broken {
+        Break::Gap(gap) => format!("gap: {gap}"),
+        Break::Chain(chain) => format!("broken chain: {chain}"),
+    }
+}
+
+/// The state as a monitoring plug-in tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// 0
+    Ok,
+    /// 1
+    Warning,
+    /// 2
+    Critical,
+}
+
+impl Level {
+    /// Its name in the plug-in's line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Warning => "WARNING",
+            Self::Critical => "CRITICAL",
+        }
+    }
+
+    /// The plug-in's exit code.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Critical => 2,
+        }
+    }
+}
+
+impl Status {
+    /// The level, the reasons, and the numbers for graphs.
+    ///
+    /// An idle source commits nothing, and its newest transaction ages: limits on it need a regular write.
+    #[must_use]
+    pub fn level(&self, warn_lag_seconds: u64, critical_lag_seconds: u64) -> (Level, Vec<String>) {
+        let mut reasons: Vec<(Level, String)> =
+            self.problems().into_iter().map(|problem| (Level::Critical, problem)).collect();
+        if let Some(age) = self.newest_age_seconds {
+            let text = || format!("newest transaction is {age} s old");
+            if age >= critical_lag_seconds {
+                reasons.push((Level::Critical, text()));
+            } else if age >= warn_lag_seconds {
+                reasons.push((Level::Warning, text()));
+            }
+        }
+        reasons.extend(self.warnings().into_iter().map(|warning| (Level::Warning, warning)));
+        let level = reasons.iter().map(|(level, _)| *level).max().unwrap_or(Level::Ok);
+        (level, reasons.into_iter().map(|(_, reason)| reason).collect())
+    }
+}

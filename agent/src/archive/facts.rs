@@ -1,0 +1,108 @@
+//! What a manifest says about a data object.
+
+use std::io::Read;
+
+use highwater_catalog::{
+    Dump, DumpFile, KeyGeneration, Sealing, Segment, Sha256Digest, dump_object_key, key_object_key, segment_object_key,
+};
+use sha2::{Digest, Sha256};
+
+use super::{Archive, ArchiveError, ObjectReader, object_key};
+use crate::seal::Expected;
+use crate::store::StoreErrorKind;
+
+/// Longest key bundle before sealing: some thousands of keys.
+const KEY_BUNDLE_LEN_MAX: u64 = 4 << 20;
+
+/// A data object: its name, and what it must turn out to be.
+#[derive(Debug, Clone)]
+pub struct StoredFacts {
+    key: String,
+    expected: Expected,
+}
+
+impl StoredFacts {
+    /// Of a segment.
+    #[must_use]
+    pub fn of_segment(segment: &Segment) -> Self {
+        Self { key: segment_object_key(segment), expected: (&segment.object).into() }
+    }
+
+    /// Of a dump's file.
+    #[must_use]
+    pub fn of_dump_file(dump: &Dump, file: &DumpFile) -> Self {
+        Self { key: dump_object_key(&dump.id, file), expected: (&file.object).into() }
+    }
+
+    /// Of a key bundle.
+    #[must_use]
+    pub fn of_keys(keys: &KeyGeneration) -> Self {
+        let expected = Expected {
+            sealing: Sealing::ZstdAge,
+            stored_size: keys.stored_size,
+            stored_sha256: keys.stored_sha256,
+            plain_size_max: KEY_BUNDLE_LEN_MAX,
+            plain: None,
+        };
+        Self { key: key_object_key(keys), expected }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its bytes in the store.
+    #[must_use]
+    pub fn stored_size(&self) -> u64 {
+        self.expected.stored_size
+    }
+}
+
+impl Archive {
+    /// The plain bytes of an object, proven at their end.
+    pub fn read_object(&self, facts: &StoredFacts) -> Result<ObjectReader, ArchiveError> {
+        let stored = self.open_stored(&facts.key)?;
+        ObjectReader::open(&facts.key, stored, facts.expected, self.identities.as_deref(), &self.repository.recipients)
+    }
+
+    /// Proves an object's stored bytes without unsealing them, which needs no identity.
+    pub fn check_stored(&self, facts: &StoredFacts) -> Result<(), ArchiveError> {
+        let damaged = |what: String| Err(ArchiveError::Damaged { object: facts.key.clone(), what });
+        let Expected { stored_size, stored_sha256, .. } = facts.expected;
+        let mut hasher = Sha256::new();
+        // One byte more shows that there is more.
+        let mut stored = self.open_stored(&facts.key)?.take(stored_size.saturating_add(1));
+        let mut size = 0;
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match stored.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    size += count as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(ArchiveError::Read { object: facts.key.clone(), source }),
+            }
+        }
+        if size > stored_size {
+            return damaged(format!("it has more than {stored_size} bytes"));
+        }
+        if size < stored_size {
+            return damaged(format!("it has {size} bytes instead of {stored_size}"));
+        }
+        if Sha256Digest(hasher.finalize().into()) != stored_sha256 {
+            return damaged("its SHA-256 is not the manifest's".to_owned());
+        }
+        Ok(())
+    }
+
+    fn open_stored(&self, key: &str) -> Result<Box<dyn Read + Send>, ArchiveError> {
+        self.store.open(&object_key(key)?).map_err(|error| match error.kind {
+            StoreErrorKind::Missing => ArchiveError::ObjectMissing { object: key.to_owned() },
+            _ => error.into(),
+        })
+    }
+}

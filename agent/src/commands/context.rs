@@ -1,0 +1,110 @@
+//! What every command starts from: the configuration, or a store and an identity alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater_catalog::Inventory;
+
+use crate::archive::{Archive, Scan};
+use crate::cli::ArchiveArgs;
+use crate::config::{Config, ConfigError, StoreConfig};
+use crate::fsync;
+use crate::seal::Identities;
+use crate::store::{DirectoryStore, ObjectStore, StoreError};
+
+/// How the command was called.
+#[derive(Debug, Clone)]
+pub struct Context {
+    config: Option<PathBuf>,
+    json: bool,
+}
+
+impl Context {
+    /// From the global options.
+    #[must_use]
+    pub fn new(config: Option<PathBuf>, json: bool) -> Self {
+        Self { config, json }
+    }
+
+    /// Whether results are printed as JSON.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The configuration named by `--config` or the environment.
+    pub(super) fn named_config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// The configuration, which the command cannot do without.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref()).map(|(config, _)| config)
+    }
+
+    /// The archive, for reading. `--store` makes the configuration unnecessary: one that lies around is not even read
+    /// then, only one that is named.
+    pub fn reading(&self, args: &ArchiveArgs) -> anyhow::Result<Reading> {
+        let config = match (&args.store, &self.config) {
+            (Some(_), None) => None,
+            (Some(_), Some(path)) => Some(Config::load(Some(path))?.0),
+            (None, _) => Some(self.config()?),
+        };
+        let store: Arc<dyn ObjectStore> = match (&args.store, &config) {
+            (Some(folder), _) => Arc::new(DirectoryStore::open(folder)?),
+            (None, Some(config)) => open_store(&config.store)?,
+            (None, None) => return Err(ConfigError::None.into()),
+        };
+        let configured = config.as_ref().and_then(|config| config.seal.identity_file.as_deref());
+        let identities = match (&args.identity, configured) {
+            (Some(path), _) => Some(Identities::read_file(path)?),
+            // One that only the restoring machine has is no error elsewhere.
+            (None, Some(path)) if path.exists() => Some(Identities::read_file(path)?),
+            (None, _) => None,
+        };
+        let archive = Archive::open(store, identities)?;
+        Ok(Reading { archive, config })
+    }
+
+    /// The archive of a configuration, for writing.
+    pub fn writing(config: &Config) -> anyhow::Result<Archive> {
+        let archive = Archive::open(open_store(&config.store)?, None)?;
+        let archive = archive.for_writing(&config.service.parse()?, config.recipients()?)?;
+        let scratch = config.scratch_dir();
+        fsync::create_directories(&scratch)
+            .map_err(|error| anyhow::Error::new(error).context(format!("make folder {}", scratch.display())))?;
+        Ok(archive.with_scratch(scratch))
+    }
+}
+
+/// An archive that was opened for reading.
+#[derive(Debug)]
+pub struct Reading {
+    /// The archive.
+    pub archive: Archive,
+    /// The configuration, if one was needed or named.
+    pub config: Option<Config>,
+}
+
+impl Reading {
+    /// All that the archive holds.
+    pub fn inventory(&self) -> anyhow::Result<Inventory> {
+        let mut scan = self.scan()?;
+        match scan.problems.is_empty() {
+            true => Ok(scan.inventory),
+            false => Err(scan.problems.swap_remove(0).into()),
+        }
+    }
+
+    /// All that the archive holds, past manifests that are damaged.
+    pub fn scan(&self) -> anyhow::Result<Scan> {
+        Ok(self.archive.scan(&Inventory::default())?)
+    }
+}
+
+/// The configured store.
+pub(super) fn open_store(config: &StoreConfig) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    match config {
+        StoreConfig::Directory { path } => Ok(Arc::new(DirectoryStore::open(path)?)),
+    }
+}

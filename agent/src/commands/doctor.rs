@@ -1,0 +1,92 @@
+//! `doctor`: what must be changed before it can work.
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, blocking_value, interrupted};
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::render;
+use crate::source::Session;
+
+/// Runs it.
+pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
+    let checks = tokio::select! {
+        checks = all(&context) => checks?,
+        () = stop.cancelled() => return Err(interrupted().into()),
+    };
+    if context.json() {
+        let checks = checks.iter().map(Check::as_json).collect();
+        render::print_json(&serde_json::Value::Array(checks))?;
+    } else {
+        render::print(&checks.iter().map(Check::as_text).collect::<String>())?;
+    }
+    let failed: Vec<&Failure> = checks.iter().filter_map(|check| check.outcome.as_ref().err()).collect();
+    match failed.first() {
+        None => Ok(Exit::Done),
+        Some(first) => {
+            let hint = "the lines above say what to change".to_owned();
+            let error = format!("{} of {} checks failed", failed.len(), checks.len());
+            Err(Failure { exit: first.exit, error, hint: Some(hint) }.into())
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug)]
+struct Check {
+    what: &'static str,
+    outcome: Result<String, Failure>,
+}
+
+impl Check {
+    fn of(what: &'static str, outcome: anyhow::Result<String>) -> Self {
+        Self { what, outcome: outcome.map_err(|error| Failure::of(&error)) }
+    }
+
+    fn as_text(&self) -> String {
+        match &self.outcome {
+            Ok(found) => format!("ok      {:<14} {found}\n", self.what),
+            Err(failure) => {
+                let hint =
+                    failure.hint.as_ref().map(|hint| format!("\n        {:<14} -> {hint}", "")).unwrap_or_default();
+                format!("FAILED  {:<14} {}{hint}\n", self.what, failure.error)
+            }
+        }
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        match &self.outcome {
+            Ok(found) => json!({ "check": self.what, "ok": true, "found": found }),
+            Err(failure) => {
+                json!({ "check": self.what, "ok": false, "error": failure.error, "hint": failure.hint })
+            }
+        }
+    }
+}
+
+async fn all(context: &Context) -> anyhow::Result<Vec<Check>> {
+    let config = context.config()?;
+    let mut checks = vec![Check::of("configuration", Ok(format!("service {}", config.service)))];
+    let stored = config.clone();
+    checks.push(blocking_value(move || Check::of("archive", archive(&stored))).await?);
+    checks.push(Check::of("source", source(&config).await));
+    Ok(checks)
+}
+
+fn archive(config: &Config) -> anyhow::Result<String> {
+    let archive = Context::writing(config)?;
+    let sealed = match archive.is_encrypted() {
+        true => format!("sealed to {} keys", archive.repository().recipients.len()),
+        false => "NOT encrypted: whoever reads the store reads every row".to_owned(),
+    };
+    Ok(format!("{} in {}, {sealed}", archive.repository().id, archive.store().describe()))
+}
+
+async fn source(config: &Config) -> anyhow::Result<String> {
+    let login = config.source_login()?;
+    let session = Session::connect(&login).await?;
+    let found = format!("{} at {}, as {}", session.facts().version, login.address, session.account());
+    session.close().await;
+    Ok(found)
+}

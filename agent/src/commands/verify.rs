@@ -1,0 +1,173 @@
+//! `verify`: everything is read back and proven.
+
+use std::collections::BTreeSet;
+
+use highwater_catalog::{Inventory, ManifestName, windows};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::Context;
+use crate::archive::{Archive, ArchiveError, Scan, StoredFacts};
+use crate::cli::VerifyArgs;
+use crate::exit::{Exit, Failure};
+use crate::operate::status::break_text;
+use crate::render;
+
+/// Runs it.
+pub(super) fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Exit> {
+    let archive = context.reading(&args.archive)?.archive;
+    let scan = archive.scan(&Inventory::default())?;
+    let outcome = Outcome::of(&archive, scan)?;
+    if context.json() {
+        render::print_json(&outcome.as_json())?;
+    } else {
+        render::print(&outcome.as_text())?;
+    }
+    outcome.verdict()
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Outcome {
+    store: String,
+    segments: usize,
+    dump_files: usize,
+    key_bundles: usize,
+    stored_bytes: u64,
+    /// Whether plain bytes were proven, not only stored ones.
+    unsealed: bool,
+    damage: Vec<String>,
+    gaps: Vec<String>,
+    orphans: Vec<String>,
+}
+
+impl Outcome {
+    fn of(archive: &Archive, scan: Scan) -> Result<Self, ArchiveError> {
+        let Scan { inventory, problems, objects, .. } = scan;
+        let mut outcome = Self {
+            store: archive.store().describe(),
+            unsealed: !archive.is_encrypted() || archive.has_identities(),
+            damage: problems.iter().map(ToString::to_string).collect(),
+            gaps: windows(&inventory).iter().flat_map(|window| &window.breaks).map(break_text).collect(),
+            ..Self::default()
+        };
+        let named: BTreeSet<String> = objects_of(&inventory).iter().map(|object| object.key().to_owned()).collect();
+        for object in &objects {
+            let key = object.key.as_str();
+            if ManifestName::recognise(key).is_none() && !named.contains(key) {
+                outcome.orphans.push(key.to_owned());
+            }
+        }
+        let total = objects_of(&inventory).iter().map(StoredFacts::stored_size).sum();
+        let bar = render::bytes_bar(total, "verifying");
+        outcome.check_all(archive, &inventory, &bar)?;
+        bar.finish_and_clear();
+        Ok(outcome)
+    }
+
+    fn check_all(&mut self, archive: &Archive, inventory: &Inventory, bar: &ProgressBar) -> Result<(), ArchiveError> {
+        for segment in &inventory.segments {
+            self.segments += 1;
+            self.take(check(archive, &StoredFacts::of_segment(segment), self.unsealed), bar)?;
+        }
+        for dump in &inventory.dumps {
+            for file in &dump.files {
+                self.dump_files += 1;
+                self.take(check(archive, &StoredFacts::of_dump_file(dump, file), self.unsealed), bar)?;
+            }
+        }
+        for keys in &inventory.keys {
+            self.key_bundles += 1;
+            self.take(check(archive, &StoredFacts::of_keys(keys), self.unsealed), bar)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps damage and goes on; anything else (a wrong identity, a store that is gone) ends the run.
+    fn take(&mut self, checked: Result<u64, ArchiveError>, bar: &ProgressBar) -> Result<(), ArchiveError> {
+        match checked {
+            Ok(stored) => {
+                self.stored_bytes += stored;
+                bar.inc(stored);
+                Ok(())
+            }
+            Err(error) if error.exit() == Exit::Damaged => {
+                self.damage.push(error.to_string());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn as_text(&self) -> String {
+        let mut text = String::new();
+        self.damage.iter().for_each(|line| text.push_str(&format!("DAMAGED  {line}\n")));
+        self.gaps.iter().for_each(|line| text.push_str(&format!("GAP      {line}\n")));
+        if !self.orphans.is_empty() {
+            let (count, first) = (self.orphans.len(), &self.orphans[0]);
+            text.push_str(&format!(
+                "note     {count} objects belong to no manifest (of interrupted writers): {first}\n"
+            ));
+        }
+        if !self.unsealed {
+            text.push_str("note     no identity was given: stored bytes were checked, but not unsealed\n");
+        }
+        text.push_str(&format!(
+            "{}: read {} segments, {} dump files and {} key bundles, {}\n",
+            self.store,
+            self.segments,
+            self.dump_files,
+            self.key_bundles,
+            render::bytes(self.stored_bytes)
+        ));
+        text
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        json!({
+            "store": self.store,
+            "segments": self.segments,
+            "dump_files": self.dump_files,
+            "key_bundles": self.key_bundles,
+            "stored_bytes": self.stored_bytes,
+            "unsealed": self.unsealed,
+            "damage": self.damage,
+            "gaps": self.gaps,
+            "orphans": self.orphans,
+        })
+    }
+
+    fn verdict(&self) -> anyhow::Result<Exit> {
+        let others = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+        if let Some(first) = self.damage.first() {
+            let error = format!("{first}{}", others(self.damage.len()));
+            let hint = "bring what is damaged back from another copy of the store, and take a new dump now";
+            return Err(Failure::new(Exit::Damaged, error).hint(hint).into());
+        }
+        if let Some(first) = self.gaps.first() {
+            let error = format!("{first}{}", others(self.gaps.len()));
+            let hint = "points inside a gap cannot be restored; `highwater status` shows those that can";
+            return Err(Failure::new(Exit::Unreachable, error).hint(hint).into());
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Every data object that a manifest names.
+fn objects_of(inventory: &Inventory) -> Vec<StoredFacts> {
+    let segments = inventory.segments.iter().map(StoredFacts::of_segment);
+    let file = |dump| move |file| StoredFacts::of_dump_file(dump, file);
+    let files = inventory.dumps.iter().flat_map(|dump| dump.files.iter().map(file(dump)));
+    let keys = inventory.keys.iter().map(StoredFacts::of_keys);
+    segments.chain(files).chain(keys).collect()
+}
+
+/// Proves one object and returns its stored size.
+fn check(archive: &Archive, facts: &StoredFacts, unseal: bool) -> Result<u64, ArchiveError> {
+    if unseal {
+        archive.read_object(facts)?.check()?;
+    } else {
+        archive.check_stored(facts)?;
+    }
+    Ok(facts.stored_size())
+}

@@ -3,11 +3,13 @@
 //! Pure but for the catalog's SQLite file: no clock, network or environment.
 
 mod check;
+mod db;
 mod digest;
 mod history;
 mod manifest;
 mod names;
 mod plan;
+mod rebuild;
 mod record;
 mod refusal;
 mod repository;
@@ -15,6 +17,7 @@ mod time;
 mod window;
 
 pub use check::RecordError;
+pub use db::{Catalog, CatalogError, CatalogProblem};
 pub use digest::Sha256Digest;
 pub use history::{Break, ChainBreak, ChainFault, Gap, SegmentLabel};
 pub use manifest::{FORMAT_VERSION, Manifest, ManifestError, ManifestProblem};
@@ -23,6 +26,7 @@ pub use names::{
     dump_object_key, key_manifest_key, key_object_key, segment_manifest_key, segment_object_key, timeline_manifest_key,
 };
 pub use plan::{Excluded, Location, Place, RestorePlan, RestorePoint, Stop, locate, plan};
+pub use rebuild::{Difference, differences};
 pub use record::{
     Dump, DumpFile, DumpFileKind, DumpId, Inventory, KeyGeneration, ObjectFacts, Sealing, Segment, Timeline, TimelineId,
 };

@@ -216,3 +216,15 @@ pub struct Inventory {
     /// By server and generation.
     pub keys: Vec<KeyGeneration>,
 }
+
+impl Inventory {
+    /// The same in the order that the fields state.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.timelines.sort_by_key(|timeline| timeline.id);
+        self.segments.sort_by_key(|segment| (segment.timeline, segment.sequence));
+        self.dumps.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
+        self.keys.sort_by_key(|keys| (keys.server, keys.generation));
+        self
+    }
+}

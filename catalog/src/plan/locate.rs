@@ -188,7 +188,7 @@ impl<'a> Search<'a> {
             return self.within(index, |_| true);
         }
         // The end of the last segment of the binlog; what follows, if anything, is in another one.
-        let (index, last) = of_binlog().last().ok_or_else(unknown)?;
+        let (index, last) = of_binlog().next_back().ok_or_else(unknown)?;
         match (last.end == position.offset, index + 1 < segments.len()) {
             (false, _) => Err(unknown()),
             (true, true) => self.within(index + 1, |_| true),

@@ -1,4 +1,10 @@
-//! The catalog's promises: plans that are exact or refused, manifests that are whole or refused.
+//! The catalog's promises: plans that are exact or refused, manifests and catalogs that are whole or refused.
 
+mod catalog;
+mod manifests;
 mod plan;
+mod plan_damage;
+mod refusals;
+mod scale;
 mod support;
+mod window;

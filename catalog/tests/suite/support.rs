@@ -230,7 +230,7 @@ pub(crate) fn simple_truth(count: usize) -> Truth {
         .map(|number| Transaction { gtid: gtid(&number.to_string()), committed: Micros(EPOCH * (1 + number as u64)) })
         .collect();
     let mut cuts = vec![4; count / 4];
-    if count % 4 > 0 {
+    if !count.is_multiple_of(4) {
         cuts.push(count % 4);
     }
     Truth { starting: GtidSet::new(), transactions, cuts, dumps: vec![0] }

@@ -191,6 +191,22 @@ fn a_file_cut_at_any_length_is_an_error_without_output_or_a_prefix_of_whole_even
 }
 
 #[test]
+fn no_flipped_bit_of_the_stream_goes_unnoticed_but_the_in_use_flag() {
+    let folder = Folder::new();
+    let (plain, _) = plain_binlog(1);
+    let keyring = folder.keyring("keyring", KEY_HEX);
+    let whole = encrypted(&plain);
+    // All of the format description, whose version and algorithm decide about the checks of the whole file.
+    for bit in 512 * 8..(512 + 123) * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let file = folder.write("binlog.000001", bytes);
+        let code = Run::new(&["--verify", "--keyring", text(&keyring), text(&file)]).code();
+        assert_eq!(code == 0, bit == (512 + 21) * 8, "bit {} of byte {}: {code}", bit % 8, bit / 8);
+    }
+}
+
+#[test]
 fn one_bad_file_does_not_keep_the_others_from_being_done() {
     let folder = Folder::new();
     let (plain, _) = plain_binlog(2);

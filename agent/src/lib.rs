@@ -4,6 +4,7 @@ pub mod archive;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod dump;
 pub mod exit;
 pub mod fsync;
 pub mod operate;

@@ -8,7 +8,7 @@
 use highwater_binlog::ServerUuid;
 
 use crate::digest::Sha256Digest;
-use crate::record::{DumpFile, DumpId, KeyGeneration, Segment, TimelineId};
+use crate::record::{DumpFile, DumpId, KeyGeneration, Sealing, Segment, TimelineId};
 
 /// The object that makes a store an archive.
 pub const REPOSITORY_KEY: &str = "highwater.json";
@@ -68,7 +68,7 @@ pub fn key_manifest_key(server: &ServerUuid, generation: u32) -> String {
 #[must_use]
 pub fn key_object_key(keys: &KeyGeneration) -> String {
     let KeyGeneration { server, generation, stored_sha256, .. } = keys;
-    format!("{KEYS_PREFIX}/{server}/{generation:06}.{}.age", short(stored_sha256))
+    format!("{KEYS_PREFIX}/{server}/{generation:06}.{}.json{}", short(stored_sha256), Sealing::ZstdAge.ending())
 }
 
 /// First 16 digits.
@@ -159,7 +159,7 @@ mod tests {
             "segments/0001/11111111-2222-3333-4444-555555555555/b.000001/000000000000-000000000004.00.binlog.zst",
             "dumps/x/schema.sql.zst",
             "dumps/../manifest.json",
-            "keys/11111111-2222-3333-4444-555555555555/000001.0123456789abcdef.age",
+            "keys/11111111-2222-3333-4444-555555555555/000001.0123456789abcdef.json.zst.age",
             "keys/11111111-2222-3333-4444-55555555555A/000001.json",
         ] {
             assert_eq!(ManifestName::recognise(key), None, "{key}");

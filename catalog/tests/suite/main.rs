@@ -5,6 +5,7 @@ mod manifests;
 mod plan;
 mod plan_damage;
 mod refusals;
+mod samples;
 mod scale;
 mod support;
 mod window;

@@ -1,0 +1,127 @@
+//! Old archives stay readable (fault 52), and FORMAT.md shows what is written. The samples are never edited.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use highwater_catalog::{
+    Dump, DumpFileKind, KeyGeneration, Manifest, ManifestName, Micros, Repository, RepositoryId, Sealing, Segment,
+    Timeline, TimelineId, dump_object_key, key_object_key, segment_object_key,
+};
+
+use crate::support::{SERVER, gtids};
+
+const V1: &[&str] = &[
+    "highwater.json",
+    "timelines/0001.json",
+    "segments/0001/000000000001.json",
+    "dumps/20261122T150002Z-1f3a/manifest.json",
+    "keys/3e11fa47-71ca-11e1-9e33-c80aa9429562/000001.json",
+];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn sample(key: &str) -> Vec<u8> {
+    fs::read(workspace().join("catalog/tests/data/v1").join(key)).unwrap()
+}
+
+fn repository() -> Repository {
+    Repository::decode(&sample("highwater.json")).unwrap()
+}
+
+fn read<R: Manifest>(key: &str) -> R {
+    R::decode(key, &sample(key), &repository().id).unwrap()
+}
+
+/// Decodes a manifest as what its name says, and writes it again.
+fn written_again(key: &str, bytes: &[u8], id: &RepositoryId) -> Vec<u8> {
+    fn again<R: Manifest>(key: &str, bytes: &[u8], id: &RepositoryId) -> Vec<u8> {
+        R::decode(key, bytes, id).unwrap().encode(id).unwrap()
+    }
+    match ManifestName::recognise(key).unwrap_or_else(|| panic!("{key} is no manifest's name")) {
+        ManifestName::Repository => Repository::decode(bytes).unwrap().encode().unwrap(),
+        ManifestName::Timeline(_) => again::<Timeline>(key, bytes, id),
+        ManifestName::Segment(..) => again::<Segment>(key, bytes, id),
+        ManifestName::Dump(_) => again::<Dump>(key, bytes, id),
+        ManifestName::Keys(..) => again::<KeyGeneration>(key, bytes, id),
+    }
+}
+
+#[test]
+fn version_1_reads_as_it_was_meant() {
+    let archive = repository();
+    assert_eq!(archive.id.to_string(), "5b1c0e9d-2f64-4a77-9c31-8a02d65ef013");
+    assert_eq!((archive.service.as_str(), archive.recipients.len()), ("orders", 1));
+    assert_eq!(archive.created, Micros(1_795_359_600_000_000));
+
+    let timeline: Timeline = read(V1[1]);
+    assert_eq!((timeline.id, timeline.parent), (TimelineId(1), None));
+    assert_eq!(timeline.reason, "first capture of this service");
+    assert_eq!(timeline.starting_gtids, gtids("1-41"));
+    assert_eq!(timeline.created, Micros(1_795_359_600_250_000));
+
+    let segment: Segment = read(V1[2]);
+    assert_eq!((segment.timeline, segment.sequence), (TimelineId(1), 1));
+    assert_eq!((segment.server.to_string().as_str(), segment.binlog.as_str()), (SERVER, "binlog.000042"));
+    assert_eq!((segment.start, segment.end), (197, 131_072));
+    assert_eq!((&segment.gtids_before, &segment.gtids_added), (&gtids("1-41"), &gtids("42-57:ledger:1-2")));
+    assert_eq!(segment.first_commit, Some(Micros(1_795_359_601_004_711)));
+    assert_eq!(segment.last_commit, Some(Micros(1_795_359_605_930_102)));
+    assert_eq!((segment.events, segment.transactions), (96, 18));
+    let previous = "6da0633528deaa0144e7b058315f0b753ec0b945163a72bf96a0d18180f9de0d";
+    assert_eq!(segment.previous_sha256.unwrap().to_string(), previous);
+    assert_eq!((segment.object.plain_size, segment.object.stored_size), (130_875, 22_804));
+    assert_eq!(segment.object.sealing, Sealing::ZstdAge);
+    assert_eq!(
+        segment_object_key(&segment),
+        format!("segments/0001/{SERVER}/binlog.000042/000000000197-000000131072.87b04e58961f9a99.binlog.zst.age")
+    );
+
+    let keys: KeyGeneration = read(V1[4]);
+    assert_eq!((keys.generation, keys.key_ids.len(), keys.stored_size), (1, 2, 651));
+    assert_eq!(key_object_key(&keys), format!("keys/{SERVER}/000001.48a53f0774c8ceff.json.zst.age"));
+}
+
+#[test]
+fn a_dump_of_version_1_reads_as_it_was_meant() {
+    let dump: Dump = read(V1[3]);
+    assert_eq!((dump.id.as_str(), dump.timeline), ("20261122T150002Z-1f3a", TimelineId(1)));
+    assert_eq!((dump.server.to_string().as_str(), dump.server_version.as_str()), (SERVER, "9.7.0"));
+    assert_eq!(
+        (&dump.gtids, dump.position.as_ref().unwrap().to_string().as_str()),
+        (&gtids("1-45"), "binlog.000042:40312")
+    );
+    assert_eq!((dump.started, dump.finished), (Micros(1_795_359_602_118_000), Micros(1_795_359_604_871_000)));
+    assert_eq!(dump.method, "backup lock and a brief global read lock");
+    let names: Vec<_> = dump.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["accounts/users.sql", "schema/tables.sql", "data/load.sql", "data/000001.tsv"]);
+    assert_eq!((&dump.files[0].kind, &dump.files[1].kind), (&DumpFileKind::Accounts, &DumpFileKind::Schema));
+    let rows = DumpFileKind::Rows { schema: "shop".to_owned(), table: "Bestellungen \"alt\"".to_owned(), rows: 2048 };
+    assert_eq!(dump.files[3].kind, rows);
+    assert_eq!(dump_object_key(&dump.id, &dump.files[3]), "dumps/20261122T150002Z-1f3a/data/000001.tsv.zst.age");
+}
+
+#[test]
+fn version_1_is_written_byte_for_byte_as_its_samples() {
+    let version = format!("\"software\": \"highwater {}\"", env!("CARGO_PKG_VERSION"));
+    for key in V1 {
+        let written = written_again(key, &sample(key), &repository().id);
+        let written = String::from_utf8(written).unwrap().replace(&version, "\"software\": \"highwater 0.1.0\"");
+        assert_eq!(written, String::from_utf8(sample(key)).unwrap(), "{key}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_specification_are_the_samples() {
+    let text = fs::read_to_string(workspace().join("FORMAT.md")).unwrap();
+    let mut shown = Vec::new();
+    for (before, rest) in text.match_indices("```json\n").map(|(at, fence)| (&text[..at], &text[at + fence.len()..])) {
+        let key = before.trim_end().lines().last().unwrap().trim_matches(['`', ':']);
+        let example = &rest[..rest.find("```").unwrap()];
+        written_again(key, example.as_bytes(), &repository().id);
+        assert_eq!(example.as_bytes(), sample(key), "{key}");
+        shown.push(key);
+    }
+    assert_eq!(shown, V1);
+}

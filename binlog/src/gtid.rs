@@ -128,10 +128,10 @@ impl GtidSet {
         self.origins.is_empty()
     }
 
-    /// How many GTIDs it has.
+    /// How many GTIDs it has; at most `u64::MAX`.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.intervals().map(|(_, i)| i.end - i.start).sum()
+        self.intervals().fold(0, |sum, (_, i)| sum.saturating_add(i.end - i.start))
     }
 
     /// All intervals, by origin and number.
@@ -152,11 +152,12 @@ impl GtidSet {
     /// Adds one GTID.
     pub fn insert(&mut self, gtid: &Gtid) {
         let start = gtid.number.get();
-        self.insert_interval(&gtid.origin, Interval { start, end: start + 1 });
+        self.insert_interval(&gtid.origin, Interval { start, end: start.saturating_add(1) });
     }
 
-    /// Adds an interval of one origin; joins what it overlaps or touches.
+    /// Adds an interval of one origin; joins what it overlaps or touches. Numbers that no GTID can have are left out.
     pub fn insert_interval(&mut self, origin: &GtidOrigin, added: Interval) {
+        let added = Interval { start: added.start.max(1), end: added.end.min(NUMBER_MAX + 1) };
         if added.start >= added.end {
             return;
         }
@@ -175,8 +176,10 @@ impl GtidSet {
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let mut all = self.clone();
-        for (origin, interval) in other.intervals() {
-            all.insert_interval(origin, interval);
+        for (origin, added) in &other.origins {
+            let list = all.origins.entry(origin.clone()).or_default();
+            list.extend_from_slice(added);
+            join(list);
         }
         all
     }
@@ -215,6 +218,18 @@ impl GtidSet {
     pub fn is_subset(&self, other: &Self) -> bool {
         self.subtract(other).is_empty()
     }
+}
+
+/// Sorts intervals and joins what overlaps or touches: once for many, where `insert_interval` would move them each time.
+fn join(list: &mut Vec<Interval>) {
+    list.sort_unstable();
+    list.dedup_by(|next, joined| {
+        let touches = next.start <= joined.end;
+        if touches {
+            joined.end = joined.end.max(next.end);
+        }
+        touches
+    });
 }
 
 impl fmt::Display for GtidSet {
@@ -262,12 +277,16 @@ impl FromStr for GtidSet {
                     if start == 0 || last > NUMBER_MAX {
                         return Err(error());
                     }
-                    set.insert_interval(&origin, Interval { start, end: last + 1 });
+                    // The server takes an interval that ends before it starts, and adds nothing.
+                    if start <= last {
+                        set.origins.entry(origin.clone()).or_default().push(Interval { start, end: last + 1 });
+                    }
                 } else {
                     origin.tag = piece.parse().map_err(|_| error())?;
                 }
             }
         }
+        set.origins.values_mut().for_each(join);
         Ok(set)
     }
 }

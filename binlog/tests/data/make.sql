@@ -163,3 +163,16 @@ BEGIN;
 INSERT INTO item (name) VALUES ('rolled back with the statement');
 INSERT INTO legacy VALUES (4, 'stays');
 ROLLBACK;
+-- section replica
+INSERT INTO parent VALUES (30);
+CREATE TABLE replicated (a INT PRIMARY KEY);
+SET gtid_next = 'AUTOMATIC:nightly';
+INSERT INTO replicated VALUES (1), (2);
+SET gtid_next = 'AUTOMATIC';
+SET SESSION binlog_transaction_compression = ON;
+INSERT INTO replicated VALUES (3), (4);
+SET SESSION binlog_transaction_compression = OFF;
+-- section open
+INSERT INTO parent VALUES (40);
+-- section stopped
+INSERT INTO parent VALUES (50);

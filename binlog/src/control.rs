@@ -35,12 +35,13 @@ impl FormatDescription {
         if body.u8().map(usize::from) != Some(EVENT_HEADER_LEN) {
             return Err(event.bad("header length"));
         }
-        let (post_header_lens, checksum_algorithm) = if version_has_checksums(&version) {
-            let (code, lens) = body.rest().split_last().ok_or_else(|| event.bad("checksum algorithm"))?;
-            (lens.to_vec(), ChecksumAlgorithm::try_from(*code)?)
-        } else {
-            (body.rest().to_vec(), ChecksumAlgorithm::None)
-        };
+        let (post_header_lens, checksum_algorithm) =
+            if version_has_checksums(&version).ok_or_else(|| event.bad("server version"))? {
+                let (code, lens) = body.rest().split_last().ok_or_else(|| event.bad("checksum algorithm"))?;
+                (lens.to_vec(), ChecksumAlgorithm::try_from(*code)?)
+            } else {
+                (body.rest().to_vec(), ChecksumAlgorithm::None)
+            };
         Ok(Self { server_version, created, checksum_algorithm, post_header_lens })
     }
 

@@ -131,6 +131,14 @@ impl EventHeader {
         })
     }
 
+    /// See [`RawEvent::is_artificial`].
+    const fn is_artificial(&self) -> bool {
+        let heartbeat = matches!(self.event_type, EventType::HEARTBEAT | EventType::HEARTBEAT_V2);
+        // A zero position alone proves nothing: the 32 bits wrap. The format description of a file ends near its start.
+        let moved = matches!(self.event_type, EventType::FORMAT_DESCRIPTION) && self.end_log_pos == 0;
+        heartbeat || moved || self.flags & FLAG_ARTIFICIAL != 0
+    }
+
     /// The event's length if an event can have it.
     ///
     /// # Errors
@@ -167,7 +175,7 @@ impl<'a> RawEvent<'a> {
         }
         let is_description = header.event_type == EventType::FORMAT_DESCRIPTION;
         let (checksum_len, algorithm) = match algorithm {
-            _ if is_description => description_ending(bytes)?,
+            _ if is_description => description_ending(&header, bytes)?,
             ChecksumAlgorithm::Crc32 => (CHECKSUM_LEN, algorithm),
             ChecksumAlgorithm::None => (0, algorithm),
         };
@@ -214,11 +222,8 @@ impl<'a> RawEvent<'a> {
     /// Whether the source made it up for the stream, so that it is in no file: heartbeats, the rotation that names the
     /// file at the start of a stream, the format description that precedes a start inside of a file.
     #[must_use]
-    pub fn is_artificial(&self) -> bool {
-        let heartbeat = matches!(self.event_type(), EventType::HEARTBEAT | EventType::HEARTBEAT_V2);
-        // A zero position alone proves nothing: the 32 bits wrap. The format description of a file ends near its start.
-        let moved = self.event_type() == EventType::FORMAT_DESCRIPTION && self.header.end_log_pos == 0;
-        heartbeat || moved || self.header.flags & FLAG_ARTIFICIAL != 0
+    pub const fn is_artificial(&self) -> bool {
+        self.header.is_artificial()
     }
 
     /// Whether readers that do not know the type may skip it.
@@ -242,30 +247,35 @@ impl<'a> RawEvent<'a> {
     }
 }
 
-/// How a format description ends: room for a checksum since 5.6.1, a checksum that holds only if the algorithm byte
-/// before it says so (`Format_description_event` in `control_events.cpp`).
-fn description_ending(bytes: &[u8]) -> Result<(usize, ChecksumAlgorithm), EventError> {
-    let error = EventError::Body { event_type: EventType::FORMAT_DESCRIPTION, field: "length" };
+/// How a format description ends: with a checksum since 5.6.1, even where its algorithm byte says that the other events
+/// have none. Only one that the source changed for the stream then has a stale one (`Binlog_sender`).
+fn description_ending(header: &EventHeader, bytes: &[u8]) -> Result<(usize, ChecksumAlgorithm), EventError> {
+    let bad = |field| EventError::Body { event_type: EventType::FORMAT_DESCRIPTION, field };
     if bytes.len() < FORMAT_DESCRIPTION_LEN_MIN {
-        return Err(error);
+        return Err(bad("length"));
     }
     let version = bytes.get(SERVER_VERSION_AT).unwrap_or_default();
-    if !version_has_checksums(version) {
+    if !version_has_checksums(version).ok_or_else(|| bad("server version"))? {
         return Ok((0, ChecksumAlgorithm::None));
     }
     let at = bytes.len().checked_sub(CHECKSUM_LEN + 1).filter(|at| *at + 1 >= FORMAT_DESCRIPTION_LEN_MIN);
-    let code = at.and_then(|at| bytes.get(at)).ok_or(error)?;
-    Ok((CHECKSUM_LEN, ChecksumAlgorithm::try_from(*code)?))
+    let code = at.and_then(|at| bytes.get(at)).ok_or_else(|| bad("length"))?;
+    match ChecksumAlgorithm::try_from(*code)? {
+        ChecksumAlgorithm::None if header.is_artificial() => Ok((CHECKSUM_LEN, ChecksumAlgorithm::None)),
+        ChecksumAlgorithm::None | ChecksumAlgorithm::Crc32 => Ok((CHECKSUM_LEN, ChecksumAlgorithm::Crc32)),
+    }
 }
 
-/// Whether a server of this version writes an algorithm and room for a checksum into its format descriptions:
-/// 5.6.1 and newer (`checksum_version_split`).
-pub(crate) fn version_has_checksums(version: &[u8]) -> bool {
+/// Whether a server of this version writes an algorithm and room for a checksum into its format descriptions: 5.6.1 and
+/// newer (`checksum_version_split`). `None` for what is no version of a server with this binlog format: a damaged digit
+/// must not turn the checks off.
+pub(crate) fn version_has_checksums(version: &[u8]) -> Option<bool> {
     let mut parts = version.split(|byte| !byte.is_ascii_digit()).map(|digits| {
         digits.iter().fold(0u32, |value, digit| value.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
     });
     let mut part = || parts.next().unwrap_or(0);
-    (part(), part(), part()) >= (5, 6, 1)
+    let version = (part(), part(), part());
+    (version.0 >= 5).then_some(version >= (5, 6, 1))
 }
 
 /// The flag that a server changes in place when it closes a binlog is not part of the checksum

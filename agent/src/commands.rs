@@ -1,5 +1,6 @@
 //! The commands: each builds its input, calls the library, and renders what came of it.
 
+mod agent;
 mod catalog;
 mod context;
 mod doctor;
@@ -45,7 +46,7 @@ async fn dispatch(cli: Cli, stop: CancellationToken) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Init(args) => blocking(stop, move || init::run(&context, &args)).await,
         Command::Doctor => doctor::run(context, stop).await,
-        Command::Agent(_) => Err(Failure::new(Exit::Failed, "`agent` is not part of this build").into()),
+        Command::Agent(_) => agent::run(context, stop).await,
         Command::Dump(_) => Err(Failure::new(Exit::Failed, "`dump` is not part of this build").into()),
         Command::Status(args) => blocking(stop, move || status::run(&context, &args)).await,
         Command::List(args) => blocking(stop, move || list::run(&context, &args)).await,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use highwater_catalog::Refusal;
 
 use crate::archive::ArchiveError;
+use crate::capture::CaptureError;
 use crate::config::ConfigError;
 use crate::seal::SealError;
 use crate::secret::SecretError;
@@ -158,6 +159,9 @@ fn explain(error: &(dyn Error + 'static)) -> Option<(Exit, Option<String>)> {
     }
     if let Some(error) = error.downcast_ref::<SecretError>() {
         return Some((Exit::Usage, error.hint()));
+    }
+    if let Some(error) = error.downcast_ref::<CaptureError>() {
+        return Some((error.exit(), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<ServerError>() {
         return Some((Exit::Failed, error.hint()));

@@ -1,6 +1,7 @@
 //! Point-in-time backup for MySQL: the parts of the `highwater` program.
 
 pub mod archive;
+pub mod capture;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater_binlog::{EVENT_LEN_MAX, GtidSet, ServerUuid};
+use highwater_binlog::{BinlogName, EVENT_LEN_MAX, GtidSet, ServerUuid};
 use tokio::time::timeout;
 
 use super::auth::{self, lost};
@@ -63,8 +63,18 @@ impl ReplicationClient {
         text.parse().map_err(|_| self.protocol("its UUID is none"))
     }
 
-    /// Asks for every transaction that is not in `have`. What follows is the stream.
-    pub async fn dump_gtid(mut self, identity: &ReplicaIdentity, have: &GtidSet) -> Result<BinlogStream, ServerError> {
+    /// Asks for every transaction that is not in `have`. What follows is the stream, from the start of `from`.
+    ///
+    /// Without a binlog to start from, the source starts with the last one that follows from `have`. It then sets the
+    /// creation time in format descriptions to 0 when `have` has the first transaction of that binlog
+    /// (`Binlog_sender::check_start_file`), so that they differ from the file. With a binlog it checks neither that
+    /// `have` contains what it has purged nor that it is part of what it has executed: that is up to the caller.
+    pub async fn dump_gtid(
+        mut self,
+        identity: &ReplicaIdentity,
+        have: &GtidSet,
+        from: Option<&BinlogName>,
+    ) -> Result<BinlogStream, ServerError> {
         let nanos = identity.heartbeat.as_nanos();
         let uuid = identity.uuid;
         // Servers before 8.0.26 know the old names alone; setting a user variable never fails.
@@ -77,7 +87,7 @@ impl ReplicationClient {
         }
         self.register(identity).await?;
         let request =
-            dump_request(identity.server_id, have).ok_or_else(|| self.protocol("GTID set too long to send"))?;
+            dump_request(identity.server_id, have, from).ok_or_else(|| self.protocol("GTID set too long to send"))?;
         self.io.command(&request).await.map_err(|source| lost(&self.address, source))?;
         let silence = 2 * identity.heartbeat + SILENCE_SLACK;
         self.io.set_silence_max(Some(silence));
@@ -194,13 +204,15 @@ fn register(server_id: u32) -> Vec<u8> {
     body
 }
 
-/// COM_BINLOG_DUMP_GTID: flags, id, empty file name, position 4, the set. `None`: longer than its length field.
-fn dump_request(server_id: u32, have: &GtidSet) -> Option<Vec<u8>> {
+/// COM_BINLOG_DUMP_GTID: flags, id, file name, position 4, the set. `None`: longer than its length field.
+fn dump_request(server_id: u32, have: &GtidSet, from: Option<&BinlogName>) -> Option<Vec<u8>> {
     let set = have.to_wire();
+    let name = from.map_or("", BinlogName::as_str);
     let mut request = vec![0x1e];
     request.extend_from_slice(&HEARTBEAT_V2.to_le_bytes());
     request.extend_from_slice(&server_id.to_le_bytes());
-    request.extend_from_slice(&0u32.to_le_bytes());
+    request.extend_from_slice(&u32::try_from(name.len()).ok()?.to_le_bytes());
+    request.extend_from_slice(name.as_bytes());
     request.extend_from_slice(&4u64.to_le_bytes());
     request.extend_from_slice(&u32::try_from(set.len()).ok()?.to_le_bytes());
     request.extend_from_slice(&set);

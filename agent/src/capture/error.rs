@@ -1,0 +1,122 @@
+//! Why capture stops.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::continuity::Discontinuity;
+use super::follower::StreamError;
+use super::standing::BrokenTimeline;
+use crate::archive::ArchiveError;
+use crate::exit::Exit;
+use crate::source::{Retry, ServerError};
+use crate::store::StoreErrorKind;
+
+/// A failure of capture.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The source, or the way to it.
+    #[error(transparent)]
+    Source(#[from] ServerError),
+    /// The source does not continue the archive.
+    #[error(transparent)]
+    Discontinuity(#[from] Discontinuity),
+    /// The stream is not what a source can send.
+    #[error(transparent)]
+    Stream(StreamError),
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The archive's timeline has a hole.
+    #[error(transparent)]
+    BrokenTimeline(#[from] BrokenTimeline),
+    /// The agent's folder.
+    #[error("{action} in {path}")]
+    StateDir {
+        /// What was tried.
+        action: &'static str,
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent works in the same folder.
+    #[error("another agent holds {path}")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A part of the program ended by a panic.
+    #[error("{0} ended by itself")]
+    Task(&'static str),
+}
+
+impl From<StreamError> for CaptureError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Discontinuity(error) => Self::Discontinuity(error),
+            other => Self::Stream(other),
+        }
+    }
+}
+
+impl CaptureError {
+    /// Whether trying again may help without anybody's doing.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Source(error) => error.retry(),
+            // Bytes damaged on the way are right the next time; the caller counts.
+            Self::Stream(StreamError::Event { .. }) => Retry::Soon,
+            Self::Archive(ArchiveError::Store(error)) => match error.kind {
+                StoreErrorKind::Transient | StoreErrorKind::Full | StoreErrorKind::Denied => Retry::Soon,
+                StoreErrorKind::Exists | StoreErrorKind::Missing | StoreErrorKind::Other => Retry::Never,
+            },
+            Self::Archive(ArchiveError::Scratch { .. }) => Retry::Soon,
+            Self::Archive(_)
+            | Self::Stream(_)
+            | Self::Discontinuity(_)
+            | Self::BrokenTimeline(_)
+            | Self::StateDir { .. }
+            | Self::Locked { .. }
+            | Self::Task(_) => Retry::Never,
+        }
+    }
+
+    /// The exit code that says what kind of failure it is.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Archive(error) => error.exit(),
+            Self::BrokenTimeline(_) => Exit::Damaged,
+            Self::Discontinuity(Discontinuity::Gap { .. }) => Exit::Unreachable,
+            Self::Source(_)
+            | Self::Discontinuity(_)
+            | Self::Stream(_)
+            | Self::StateDir { .. }
+            | Self::Locked { .. }
+            | Self::Task(_) => Exit::Failed,
+        }
+    }
+
+    /// The next step for the reader.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Source(error) => error.hint(),
+            Self::Archive(error) => error.hint(),
+            Self::Discontinuity(error) => Some(error.hint().to_owned()),
+            Self::Stream(StreamError::Event { .. }) => {
+                Some("the bytes were damaged on the way three times: check the source's binlog with mysqlbinlog --verify-binlog-checksum".to_owned())
+            }
+            Self::Stream(StreamError::Anonymous { .. }) => Some("set gtid_mode = ON on the source".to_owned()),
+            Self::Stream(_) => None,
+            Self::BrokenTimeline(_) => {
+                Some("an object is missing from the store: bring it back from another copy; `highwater verify` lists all damage".to_owned())
+            }
+            Self::StateDir { .. } => Some("check space and permissions of state_dir".to_owned()),
+            Self::Locked { .. } => Some("stop the other agent, or give this one its own state_dir".to_owned()),
+            Self::Task(_) => None,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What the agent is doing, in a file that other programs read: `agent.json` in the state folder.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::fsync;
+
+/// The file is written at most this often while only numbers change.
+const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the agent does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentState {
+    /// On the way to the source.
+    Connecting,
+    /// Events come in and segments go out.
+    Streaming,
+    /// The store takes nothing; the source keeps its binlogs.
+    Blocked,
+    /// Ended when asked to; everything received is published.
+    Stopped,
+    /// Ended by an error.
+    Failed,
+}
+
+/// The file's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentReport {
+    /// What the agent does.
+    pub state: AgentState,
+    /// Its process id.
+    pub pid: u32,
+    /// When this was written, microseconds since 1970.
+    pub updated_us: u64,
+    /// Where the source is.
+    pub source: String,
+    /// The source's `server_uuid`, once known.
+    pub server_uuid: Option<String>,
+    /// The source's version, once known.
+    pub server_version: Option<String>,
+    /// The binlog being received and the offset reached: `binlog.000042:1234`.
+    pub position: Option<String>,
+    /// When the last event was written, by the source's clock, seconds since 1970.
+    pub last_event: Option<u32>,
+    /// Every transaction in the archive.
+    pub stored_gtids: String,
+    /// When the last segment was published, microseconds since 1970.
+    pub last_segment_us: Option<u64>,
+    /// Bytes received and not in the archive yet.
+    pub pending_bytes: u64,
+    /// The last error, even if capture went on.
+    pub last_error: Option<String>,
+}
+
+impl AgentReport {
+    /// The file's name in the state folder.
+    pub const FILE_NAME: &'static str = "agent.json";
+
+    /// Reads the report in a state folder; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no report.
+    pub fn read(state_dir: &Path) -> std::io::Result<Option<Self>> {
+        match std::fs::read(state_dir.join(Self::FILE_NAME)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(std::io::Error::from),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Writes the report when it has something new to say.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    path: PathBuf,
+    report: AgentReport,
+    written: Option<(Instant, AgentReport)>,
+}
+
+impl Reporter {
+    pub(super) fn new(state_dir: &Path, source: String) -> Self {
+        let report = AgentReport {
+            state: AgentState::Connecting,
+            pid: std::process::id(),
+            updated_us: 0,
+            source,
+            server_uuid: None,
+            server_version: None,
+            position: None,
+            last_event: None,
+            stored_gtids: String::new(),
+            last_segment_us: None,
+            pending_bytes: 0,
+            last_error: None,
+        };
+        Self { path: state_dir.join(AgentReport::FILE_NAME), report, written: None }
+    }
+
+    /// Whether a change would be written now.
+    pub(super) fn is_due(&self, state: AgentState) -> bool {
+        let written = self.written.as_ref();
+        written.is_none_or(|(at, before)| before.state != state || at.elapsed() >= WRITE_INTERVAL)
+    }
+
+    /// Changes the report. A new state is written at once, other changes soon.
+    pub(super) fn update(&mut self, change: impl FnOnce(&mut AgentReport)) {
+        change(&mut self.report);
+        let changed = self.written.as_ref().is_none_or(|(_, before)| *before != self.report);
+        if !changed || !self.is_due(self.report.state) {
+            return;
+        }
+        let report = AgentReport { updated_us: now_micros(), ..self.report.clone() };
+        let bytes = serde_json::to_vec_pretty(&report).unwrap_or_default();
+        if let Err(error) = fsync::write_atomic(&self.path, &bytes) {
+            tracing::warn!(error = %error, path = %self.path.display(), "report not written");
+        }
+        self.written = Some((Instant::now(), self.report.clone()));
+    }
+}
+
+/// The time by this machine's clock, microseconds since 1970.
+pub(super) fn now_micros() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0)
+}

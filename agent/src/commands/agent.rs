@@ -1,0 +1,81 @@
+//! `agent`: capture and key backups, until it is stopped.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use highwater_binlog::ServerUuid;
+use highwater_catalog::Inventory;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, blocking_value};
+use crate::archive::Archive;
+use crate::capture::{Capture, Running, watch_keys};
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+
+/// How long publishing what was received may take after the signal to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs until `stop` is cancelled or capture cannot go on.
+pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
+    let config = context.config()?;
+    let (config, archive, capture, inventory) = blocking_value(move || open(config)).await??;
+    let running = capture.running();
+    // Ends with this function.
+    let background = CancellationToken::new();
+    let _guard = background.clone().drop_guard();
+    let mut tasks = JoinSet::new();
+    if !config.keyring.files.is_empty() {
+        let (archive, files, running) = (archive.clone(), config.keyring.files.clone(), running.clone());
+        let stop = background.clone();
+        tasks.spawn(async move {
+            if let Some(Running { server, .. }) = known(running, &stop).await {
+                let newest = newest_keys(&inventory, server);
+                watch_keys(archive, server, files, newest, stop).await;
+            }
+        });
+    }
+    let work = capture.run(stop.clone());
+    tokio::pin!(work);
+    let outcome = tokio::select! {
+        outcome = &mut work => outcome,
+        () = stop.cancelled() => timeout(STOP_DEADLINE, work).await.map_err(|_| not_all_published())?,
+    };
+    background.cancel();
+    tasks.join_all().await;
+    outcome?;
+    Ok(Exit::Done)
+}
+
+fn open(config: Config) -> anyhow::Result<(Config, Archive, Capture, Inventory)> {
+    let login = config.source_login().context("password of the source")?;
+    let archive = Context::writing(&config)?;
+    let (capture, inventory) = Capture::open(&config, login, archive.clone())?;
+    Ok((config, archive, capture, inventory))
+}
+
+/// Waits until capture knows its source.
+async fn known(
+    mut running: tokio::sync::watch::Receiver<Option<Running>>,
+    stop: &CancellationToken,
+) -> Option<Running> {
+    tokio::select! {
+        found = running.wait_for(Option::is_some) => found.ok()?.clone(),
+        () = stop.cancelled() => None,
+    }
+}
+
+/// Ids of the keys in the server's newest generation.
+fn newest_keys(inventory: &Inventory, server: ServerUuid) -> Option<BTreeSet<String>> {
+    let generations = inventory.keys.iter().filter(|keys| keys.server == server);
+    generations.max_by_key(|keys| keys.generation).map(|keys| keys.key_ids.iter().cloned().collect())
+}
+
+fn not_all_published() -> Failure {
+    let seconds = STOP_DEADLINE.as_secs();
+    Failure::new(Exit::Interrupted, format!("stopped, and the store did not take the last transactions in {seconds} s"))
+        .hint("nothing is lost while the source keeps its binlogs: the next start asks for them again")
+}

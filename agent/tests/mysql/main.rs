@@ -1,0 +1,6 @@
+//! The parts of the agent against real MySQL servers.
+
+mod capture;
+mod login_errors;
+mod logins;
+mod stream;

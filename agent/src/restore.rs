@@ -1,6 +1,218 @@
 //! Bringing a service back to a moment: prove the plan, load the dump, replay the binlogs, leave the target clean.
+//!
+//! Nothing is written to the target before the whole way is proven: the plan by its manifests, every byte by reading it,
+//! the target by looking at it. The target's own applier replays the binlogs, which [`serve`] sends it as a replication
+//! source would.
 
+mod channel;
+mod execute;
+mod failure;
+mod finder;
+mod load;
+mod mark;
+mod preflight;
+mod prepare;
+mod prove;
 mod replay;
+mod scan;
+mod scheduler_events;
 pub mod serve;
+mod settings;
+mod target;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use highwater_binlog::GtidSet;
+use highwater_catalog::{Inventory, RestorePlan, RestorePoint, TimelineId};
+use tokio_util::sync::CancellationToken;
+
+pub use failure::RestoreFailure;
+pub use finder::{Found, find_stop};
+pub use preflight::Finding;
+pub use prove::{Damage, DamageCause};
 pub use replay::{ReplayBinlog, ReplayPart, ReplaySource};
+pub use scheduler_events::EventsReport;
+
+use crate::archive::Archive;
+use crate::server::ServerLogin;
+use execute::{Execution, Outcome};
+use preflight::{Demand, Start};
+use prepare::Prepared;
+use target::Target;
+
+/// What is asked of a restore.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The moment.
+    pub point: RestorePoint,
+    /// The timeline; the newest one that has the point when absent.
+    pub timeline: Option<TimelineId>,
+    /// Transactions to leave out: empty ones take their place.
+    pub exclude_gtids: GtidSet,
+    /// Whether events of the scheduler stay disabled, whatever they were on the source.
+    pub keep_events_disabled: bool,
+    /// Where to listen for the target's connection; found out when absent.
+    pub serve_address: Option<SocketAddr>,
+    /// How long the target may take to connect to us.
+    pub connect_timeout: Duration,
+    /// Whether to stop before the first write.
+    pub dry_run: bool,
+}
+
+impl RestoreOptions {
+    /// The usual way to a point.
+    #[must_use]
+    pub fn to(point: RestorePoint) -> Self {
+        Self {
+            point,
+            timeline: None,
+            exclude_gtids: GtidSet::new(),
+            keep_events_disabled: false,
+            serve_address: None,
+            connect_timeout: Duration::from_secs(30),
+            dry_run: false,
+        }
+    }
+}
+
+/// What a restore is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading everything once; counted in bytes.
+    Prove,
+    /// Loading the dump; counted in bytes.
+    Load,
+    /// The target applies the binlogs; counted in transactions.
+    Replay,
+}
+
+/// How far a restore is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// How much of it is done.
+    pub done: u64,
+    /// How much there is.
+    pub total: u64,
+}
+
+/// Who is told about progress; called from several threads, some times a second.
+pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// What a restore did, or would do.
+#[derive(Debug, Clone)]
+pub struct RestoreReport {
+    /// The way: dump, segments, stop.
+    pub plan: RestorePlan,
+    /// Transactions after the stop that were committed before the wanted time, and are left out.
+    pub later_with_earlier_time: u64,
+    /// Whether the target was written to.
+    pub executed: bool,
+    /// Whether an interrupted restore was taken up again.
+    pub resumed: bool,
+    /// Events of the scheduler.
+    pub events: EventsReport,
+    /// XA transactions that were prepared and neither committed nor rolled back at the stop, as hexadecimal XIDs.
+    pub in_doubt: Vec<String>,
+    /// What else a person should know.
+    pub notes: Vec<String>,
+    /// How long reading everything took.
+    pub proving: Duration,
+    /// How long loading and replaying took.
+    pub executing: Duration,
+}
+
+/// Restores to a point. Ends early, and clean, when `stop` is cancelled.
+///
+/// # Errors
+/// Why it did not happen; see [`RestoreFailure::exit`].
+pub async fn run(
+    options: &RestoreOptions,
+    archive: &Archive,
+    inventory: &Inventory,
+    login: &ServerLogin,
+    progress: ProgressSink,
+    stop: &CancellationToken,
+) -> Result<RestoreReport, RestoreFailure> {
+    let prepared = {
+        let (archive, inventory, options) = (archive.clone(), inventory.clone(), options.clone());
+        blocking(move || prepare::prepare(&archive, &inventory, options.timeline, &options.point)).await?
+    };
+    let mut target = Target::connect(login).await.map_err(RestoreFailure::Connect)?;
+    let demand = demand(&prepared, inventory, 0);
+    let start = fit(&mut target, &demand, login).await?;
+    let begun = Instant::now();
+    let facts = {
+        let (archive, prepared, progress, stop) = (archive.clone(), prepared.clone(), progress.clone(), stop.clone());
+        blocking(move || prepare::read_everything(&archive, &prepared, &progress, &stop)).await?
+    };
+    let proving = begun.elapsed();
+    let demand = Demand { event_len_max: facts.event_len_max, ..demand };
+    fit(&mut target, &demand, login).await?;
+    let resumed = matches!(start, Start::Resume(_));
+    let begun = Instant::now();
+    let outcome = if options.dry_run {
+        Outcome::default()
+    } else {
+        let execution =
+            Execution { options, archive, login, prepared: &prepared, facts: &facts, progress: &progress, stop };
+        target.stop_logging().await?;
+        execution.run(&mut target, start).await?
+    };
+    target.close().await;
+    Ok(report(options, prepared, outcome, resumed, (proving, begun.elapsed())))
+}
+
+fn report(
+    options: &RestoreOptions,
+    prepared: Prepared,
+    outcome: Outcome,
+    resumed: bool,
+    (proving, executing): (Duration, Duration),
+) -> RestoreReport {
+    RestoreReport {
+        plan: prepared.plan,
+        later_with_earlier_time: prepared.later_with_earlier_time,
+        executed: !options.dry_run,
+        resumed,
+        events: outcome.events,
+        in_doubt: outcome.in_doubt,
+        notes: outcome.notes,
+        proving,
+        executing,
+    }
+}
+
+fn demand(prepared: &Prepared, inventory: &Inventory, event_len_max: u64) -> Demand {
+    let plan = &prepared.plan;
+    let mut sources: Vec<_> = inventory.segments.iter().map(|segment| segment.server).collect();
+    sources.extend(inventory.dumps.iter().map(|dump| dump.server));
+    sources.sort_unstable();
+    sources.dedup();
+    Demand {
+        dump: plan.dump.id.to_string(),
+        source_version: plan.dump.server_version.clone(),
+        sources,
+        stop: plan.stop.gtids.clone(),
+        event_len_max,
+        replays: !plan.replay.is_empty(),
+    }
+}
+
+async fn fit(target: &mut Target, demand: &Demand, login: &ServerLogin) -> Result<Start, RestoreFailure> {
+    let (start, findings) = preflight::check(target, demand).await.map_err(RestoreFailure::Connect)?;
+    if findings.is_empty() {
+        return Ok(start);
+    }
+    Err(RestoreFailure::Unfit { target: login.address.to_string(), findings })
+}
+
+/// Runs blocking work beside the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RestoreFailure> + Send + 'static,
+) -> Result<T, RestoreFailure> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| RestoreFailure::Internal(error.to_string()))?
+}

@@ -1,0 +1,122 @@
+//! An archive of what a server has in its binlogs, with an empty dump before all of it.
+
+use std::sync::Arc;
+
+use highwater::archive::{Archive, SegmentDraft};
+use highwater::seal::Recipients;
+use highwater::store::MemoryStore;
+use highwater_binlog::{BinlogPosition, Framer, Gtid, GtidEvent, GtidSet, Progress, TransactionTracker};
+use highwater_catalog::{Dump, Inventory, Micros, Timeline, TimelineId};
+use highwater_tests::MysqlServer;
+
+/// So many that a history has segments that begin within a binlog.
+const TRANSACTIONS_PER_SEGMENT: usize = 6;
+
+/// One archived transaction.
+#[derive(Debug, Clone)]
+pub(crate) struct ArchivedTransaction {
+    pub(crate) gtid: Gtid,
+    pub(crate) committed: Micros,
+    pub(crate) end: BinlogPosition,
+}
+
+pub(crate) struct Archived {
+    pub(crate) archive: Archive,
+    pub(crate) inventory: Inventory,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) history: Vec<ArchivedTransaction>,
+}
+
+impl Archived {
+    pub(crate) fn of(server: &MysqlServer) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let archive = Archive::create(store.clone(), "orders".parse().unwrap(), Recipients::default()).unwrap();
+        let timeline = Timeline {
+            id: TimelineId(1),
+            parent: None,
+            reason: "first".to_owned(),
+            starting_gtids: GtidSet::new(),
+            created: Micros(1),
+        };
+        archive.publish_timeline(&timeline).unwrap();
+        let dump = Dump {
+            id: "20260101T000000Z-0000".parse().unwrap(),
+            timeline: timeline.id,
+            server: server.uuid().unwrap().parse().unwrap(),
+            server_version: server.sql("SELECT VERSION()").unwrap(),
+            gtids: GtidSet::new(),
+            position: None,
+            started: Micros(1),
+            finished: Micros(2),
+            method: "none: an empty server".to_owned(),
+            files: vec![],
+        };
+        archive.begin_dump(dump.id.clone()).unwrap().publish(dump).unwrap();
+        let mut all = Self { archive, inventory: Inventory::default(), store, history: Vec::new() };
+        let mut last = None;
+        for name in server.binlogs().unwrap() {
+            all.publish(server, &name, &mut last);
+        }
+        all.inventory = all.archive.inventory().unwrap();
+        all
+    }
+
+    /// Everything up to and including transaction `count`.
+    pub(crate) fn first(&self, count: usize) -> GtidSet {
+        let mut set = GtidSet::new();
+        self.history[..count].iter().for_each(|transaction| set.insert(&transaction.gtid));
+        set
+    }
+
+    fn publish(&mut self, server: &MysqlServer, name: &str, last: &mut Option<highwater_catalog::Segment>) {
+        let bytes = server.remote_binlog(name).unwrap();
+        let mut framer = Framer::new();
+        framer.push(&bytes);
+        let mut tracker = TransactionTracker::new();
+        let mut events = 0;
+        let mut found = Vec::new();
+        while let Some((offset, event)) = framer.next().unwrap() {
+            events += 1;
+            assert!(!GtidEvent::is_one(&event) || tracker.open().is_none());
+            if let Progress::Committed(transaction) = tracker.accept(offset, &event).unwrap() {
+                found.push(transaction);
+            }
+        }
+        let mut groups: Vec<_> = found.chunks(TRANSACTIONS_PER_SEGMENT).collect();
+        if groups.is_empty() {
+            groups.push(&[]);
+        }
+        let mut start = 0;
+        for (at, group) in groups.iter().enumerate() {
+            let is_last = at + 1 == groups.len();
+            let end = if is_last { bytes.len() as u64 } else { group.last().unwrap().end };
+            let mut added = GtidSet::new();
+            for transaction in *group {
+                let gtid = transaction.gtid.clone().unwrap();
+                added.insert(&gtid);
+                let end = BinlogPosition { binlog: name.parse().unwrap(), offset: transaction.end };
+                let committed = Micros(transaction.original_commit_micros);
+                self.history.push(ArchivedTransaction { gtid, committed, end });
+            }
+            let times = || group.iter().map(|transaction| Micros(transaction.original_commit_micros));
+            let draft = SegmentDraft {
+                timeline: TimelineId(1),
+                sequence: last.as_ref().map_or(0, |last| last.sequence + 1),
+                server: server.uuid().unwrap().parse().unwrap(),
+                binlog: name.parse().unwrap(),
+                start,
+                end,
+                gtids_before: last.as_ref().map_or_else(GtidSet::new, |l| l.gtids_before.union(&l.gtids_added)),
+                gtids_added: added,
+                first_commit: times().min(),
+                last_commit: times().max(),
+                events,
+                transactions: group.len() as u64,
+                previous_sha256: last.as_ref().map(|last| last.object.plain_sha256),
+            };
+            let mut plain = &bytes[start as usize..end as usize];
+            *last = Some(self.archive.publish_segment(draft, &mut plain).unwrap());
+            start = end;
+        }
+    }
+}

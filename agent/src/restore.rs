@@ -7,6 +7,7 @@
 mod channel;
 mod execute;
 mod failure;
+mod find;
 mod finder;
 mod load;
 mod mark;
@@ -29,6 +30,7 @@ use highwater_catalog::{Inventory, RestorePlan, RestorePoint, TimelineId};
 use tokio_util::sync::CancellationToken;
 
 pub use failure::RestoreFailure;
+pub use find::{FindQuery, FindReport, FoundTransaction, WantedKind, find};
 pub use finder::{Found, find_stop};
 pub use preflight::Finding;
 pub use prove::{Damage, DamageCause};
@@ -59,6 +61,8 @@ pub struct RestoreOptions {
     pub connect_timeout: Duration,
     /// Whether to stop before the first write.
     pub dry_run: bool,
+    /// Whether to go on with the same restore if it was interrupted on the target.
+    pub resume: bool,
 }
 
 impl RestoreOptions {
@@ -73,6 +77,7 @@ impl RestoreOptions {
             serve_address: None,
             connect_timeout: Duration::from_secs(30),
             dry_run: false,
+            resume: false,
         }
     }
 }
@@ -142,7 +147,7 @@ pub async fn run(
         blocking(move || prepare::prepare(&archive, &inventory, options.timeline, &options.point)).await?
     };
     let mut target = Target::connect(login).await.map_err(RestoreFailure::Connect)?;
-    let demand = demand(&prepared, inventory, 0);
+    let demand = demand(&prepared, inventory, options.resume);
     let start = fit(&mut target, &demand, login).await?;
     let begun = Instant::now();
     let facts = {
@@ -186,7 +191,7 @@ fn report(
     }
 }
 
-fn demand(prepared: &Prepared, inventory: &Inventory, event_len_max: u64) -> Demand {
+fn demand(prepared: &Prepared, inventory: &Inventory, resume: bool) -> Demand {
     let plan = &prepared.plan;
     let mut sources: Vec<_> = inventory.segments.iter().map(|segment| segment.server).collect();
     sources.extend(inventory.dumps.iter().map(|dump| dump.server));
@@ -197,7 +202,8 @@ fn demand(prepared: &Prepared, inventory: &Inventory, event_len_max: u64) -> Dem
         source_version: plan.dump.server_version.clone(),
         sources,
         stop: plan.stop.gtids.clone(),
-        event_len_max,
+        event_len_max: 0,
+        resume,
         replays: !plan.replay.is_empty(),
     }
 }

@@ -156,16 +156,18 @@ impl RestoreFailure {
                     .to_owned(),
             ),
             Self::Applier { gtid: Some(gtid), .. } => Some(format!(
-                "repair what keeps it from being applied and run the same command again, or leave it out with \
-                 --exclude-gtid {gtid}"
+                "repair what keeps it from being applied, or leave the transaction out with --exclude-gtid {gtid}; \
+                 then run the same command with --continue"
             )),
             Self::Applier { gtid: None, .. } => {
-                Some("the target's error log says more; the same command goes on from there".to_owned())
+                Some("the target's error log says more; the same command with --continue goes on from there".to_owned())
             }
             Self::NotExact { .. } => {
                 Some("somebody else wrote to the target; restore into a server that nobody else uses".to_owned())
             }
-            Self::Interrupted { resumable: true, .. } => Some("the same command goes on from there".to_owned()),
+            Self::Interrupted { resumable: true, .. } => {
+                Some("the same command with --continue goes on from there".to_owned())
+            }
             Self::Interrupted { resumable: false, .. } => Some("start again with an empty target".to_owned()),
             Self::SettingsLeft { by_hand, .. } => Some(format!("run on the target: {by_hand}")),
             Self::Serve(_) | Self::Serving(_) | Self::Internal(_) => None,

@@ -42,6 +42,8 @@ pub(crate) struct Demand {
     pub(crate) stop: GtidSet,
     /// The longest event of the replay, in bytes.
     pub(crate) event_len_max: u64,
+    /// Whether an interrupted restore of the same may be gone on with.
+    pub(crate) resume: bool,
     /// Whether there is anything to replay.
     pub(crate) replays: bool,
 }
@@ -214,8 +216,15 @@ async fn emptiness(target: &mut Target, demand: &Demand, findings: &mut Vec<Find
         match mark.phase {
             Phase::Replay if same => {
                 let executed = target.gtid_executed().await?;
-                if executed.is_subset(&demand.stop) {
+                if executed.is_subset(&demand.stop) && demand.resume {
                     return Ok(Start::Resume(mark));
+                }
+                if executed.is_subset(&demand.stop) {
+                    findings.push(Finding::new(
+                        format!("this very restore was interrupted on the target, with dump {} loaded", mark.dump),
+                        "add --continue to go on with it",
+                    ));
+                    return Ok(Start::Empty);
                 }
                 findings.push(Finding::new(
                     format!(
@@ -227,7 +236,7 @@ async fn emptiness(target: &mut Target, demand: &Demand, findings: &mut Vec<Find
             }
             Phase::Replay => findings.push(Finding::new(
                 format!("another restore was interrupted on the target: dump {}, up to {}", mark.dump, mark.stop),
-                "run that one again to finish it, or use an empty target",
+                "run that one again with --continue to finish it, or use an empty target",
             )),
             Phase::Load => findings.push(Finding::new(
                 format!("a restore was interrupted on the target while dump {} was loaded", mark.dump),

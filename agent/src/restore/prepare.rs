@@ -10,7 +10,7 @@ use super::finder::find_stop;
 use super::prove::{ReplayFacts, prove};
 use super::replay::ArchivedReplay;
 use super::{Phase, Progress, ProgressSink};
-use crate::archive::{Archive, ArchiveError};
+use crate::archive::Archive;
 
 /// A plan whose way is proven by manifests.
 #[derive(Debug, Clone)]
@@ -29,11 +29,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, RestoreFailure> {
     let found = find_stop(archive, inventory, timeline, point)?;
     let plan = plan(inventory, &found.stop)?;
-    let replay = ArchivedReplay::new(archive.clone(), inventory, &plan).map_err(|segment| {
-        let object = format!("segment {} {}-{}", segment.binlog, segment.start, segment.end);
-        let what = "the beginning of its binlog is not archived".to_owned();
-        RestoreFailure::Archive(ArchiveError::Damaged { object, what })
-    })?;
+    let replay = ArchivedReplay::new(archive.clone(), inventory, &plan)?;
     let later_with_earlier_time = found.later_with_earlier_time;
     Ok(Prepared { plan, later_with_earlier_time, replay: Arc::new(replay) })
 }

@@ -165,9 +165,7 @@ impl ReplayFacts {
         self.event_len_max = self.event_len_max.max(event.byte_count());
         self.server_ids.insert(event.header().server_id);
         if event.header().event_type == EventType::QUERY {
-            let query = QueryEvent::read(event)?;
-            let schema = String::from_utf8_lossy(query.schema);
-            self.event_changes.extend(EventChange::read(query.statement, &schema));
+            self.event_changes.extend(EventChange::read(&QueryEvent::read(event)?));
         }
         Ok(())
     }

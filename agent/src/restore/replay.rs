@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use highwater_binlog::{BinlogName, GtidSet};
 use highwater_catalog::{Inventory, RestorePlan, Segment};
 
-use crate::archive::Archive;
+use super::failure::RestoreFailure;
+use crate::archive::{Archive, ArchiveError};
 
 /// A run of bytes of one binlog. A part begins and ends between transactions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +59,8 @@ impl ArchivedReplay {
     /// Of the plan's segments.
     ///
     /// # Errors
-    /// The segment whose binlog has no archived beginning.
-    pub(crate) fn new(archive: Archive, inventory: &Inventory, plan: &RestorePlan) -> Result<Self, Segment> {
+    /// The beginning of a binlog is not archived.
+    pub(crate) fn new(archive: Archive, inventory: &Inventory, plan: &RestorePlan) -> Result<Self, RestoreFailure> {
         let mut binlogs: Vec<ReplayBinlog> = Vec::new();
         let mut segments: Vec<(Segment, Vec<Segment>)> = Vec::new();
         for segment in &plan.segments {
@@ -72,7 +73,7 @@ impl ArchivedReplay {
                 }
                 _ => {
                     let head = head_of(inventory, segment).or(plan.binlog_head.as_ref());
-                    let head = head.cloned().ok_or_else(|| segment.clone())?;
+                    let head = head.cloned().ok_or_else(|| headless(segment))?;
                     binlogs.push(ReplayBinlog { name: segment.binlog.clone(), parts: vec![part] });
                     segments.push((head, vec![segment.clone()]));
                 }
@@ -101,6 +102,13 @@ impl ReplaySource for ArchivedReplay {
 /// The archived beginning of a segment's binlog: the segment itself, or the one that has the format description.
 pub(crate) fn head_of<'a>(inventory: &'a Inventory, segment: &Segment) -> Option<&'a Segment> {
     inventory.segments.iter().find(|s| s.timeline == segment.timeline && s.start == 0 && same_binlog(s, segment))
+}
+
+/// Without its format description, nobody can read a binlog.
+pub(crate) fn headless(segment: &Segment) -> RestoreFailure {
+    let object = format!("segment {} {}-{}", segment.binlog, segment.start, segment.end);
+    let what = "the beginning of its binlog is not archived".to_owned();
+    RestoreFailure::Archive(ArchiveError::Damaged { object, what })
 }
 
 fn same_binlog(a: &Segment, b: &Segment) -> bool {

@@ -8,7 +8,7 @@ use highwater_binlog::{
 use highwater_catalog::{Inventory, Segment};
 
 use super::failure::RestoreFailure;
-use super::replay::head_of;
+use super::replay::{head_of, headless};
 use crate::archive::{Archive, ArchiveError};
 
 /// How much of a segment is read at once.
@@ -71,7 +71,7 @@ fn checksum_algorithm(
     inventory: &Inventory,
     segment: &Segment,
 ) -> Result<ChecksumAlgorithm, RestoreFailure> {
-    let head = head_of(inventory, segment).ok_or_else(|| damaged(segment, "its binlog's beginning".to_owned()))?;
+    let head = head_of(inventory, segment).ok_or_else(|| headless(segment))?;
     let mut reader = archive.read_segment(head)?;
     let mut framer = Framer::new();
     let mut buffer = vec![0u8; 4 << 10];

@@ -4,16 +4,63 @@
 //! (`Event_parse_data::check_originator_id`). So the states are followed by ourselves: those that the dump loaded, then
 //! what the replayed statements say.
 
-mod statement;
-
 use std::collections::BTreeMap;
 
+use highwater_binlog::{QueryEvent, SchedulerEventName, SchedulerEventStatus, SchedulerStatement, event_statement};
 use serde::{Deserialize, Serialize};
-
-pub(crate) use statement::{EventChange, EventName, EventState};
 
 use super::target::{Target, identifier, literal};
 use crate::source::ServerError;
+
+/// An event of the scheduler: schema and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct EventName {
+    schema: String,
+    name: String,
+}
+
+/// What an event does when its time comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum EventState {
+    /// It runs.
+    Enabled,
+    /// It does not.
+    Disabled,
+    /// It does not, because this server is a replica.
+    ReplicaSideDisabled,
+}
+
+impl From<SchedulerEventStatus> for EventState {
+    fn from(status: SchedulerEventStatus) -> Self {
+        match status {
+            SchedulerEventStatus::Enabled => Self::Enabled,
+            SchedulerEventStatus::Disabled => Self::Disabled,
+            SchedulerEventStatus::DisabledOnReplica => Self::ReplicaSideDisabled,
+        }
+    }
+}
+
+/// What a replayed statement does to events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EventChange {
+    statement: SchedulerStatement,
+    /// The current schema, for names without one.
+    schema: String,
+}
+
+impl EventChange {
+    /// Reads a statement of the binlog; `None` when it is not about events.
+    pub(crate) fn read(query: &QueryEvent<'_>) -> Option<Self> {
+        let statement = event_statement(&String::from_utf8_lossy(query.statement))?;
+        Some(Self { statement, schema: String::from_utf8_lossy(query.schema).into_owned() })
+    }
+
+    fn name(&self, event: &SchedulerEventName) -> EventName {
+        let schema = event.schema.as_ref().unwrap_or(&self.schema).clone();
+        EventName { schema, name: event.name.clone() }
+    }
+}
 
 /// The state that each event had on the source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,15 +72,7 @@ pub(crate) struct EventStates(BTreeMap<EventName, EventState>);
 struct KeptEvent {
     schema: String,
     name: String,
-    state: KeptState,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum KeptState {
-    Enabled,
-    Disabled,
-    ReplicaSideDisabled,
+    state: EventState,
 }
 
 impl EventStates {
@@ -47,44 +86,36 @@ impl EventStates {
         let kept = |(name, state): (&EventName, &EventState)| KeptEvent {
             schema: name.schema.clone(),
             name: name.name.clone(),
-            state: match state {
-                EventState::Enabled => KeptState::Enabled,
-                EventState::Disabled => KeptState::Disabled,
-                EventState::ReplicaSideDisabled => KeptState::ReplicaSideDisabled,
-            },
+            state: *state,
         };
         serde_json::to_string(&self.0.iter().map(kept).collect::<Vec<_>>()).unwrap_or_default()
     }
 
     pub(crate) fn from_json(text: &str) -> Option<Self> {
         let kept: Vec<KeptEvent> = serde_json::from_str(text).ok()?;
-        let state = |state| match state {
-            KeptState::Enabled => EventState::Enabled,
-            KeptState::Disabled => EventState::Disabled,
-            KeptState::ReplicaSideDisabled => EventState::ReplicaSideDisabled,
-        };
-        let event = |kept: KeptEvent| (EventName { schema: kept.schema, name: kept.name }, state(kept.state));
+        let event = |kept: KeptEvent| (EventName { schema: kept.schema, name: kept.name }, kept.state);
         Some(Self(kept.into_iter().map(event).collect()))
     }
 
     /// Follows one statement.
     pub(crate) fn apply(&mut self, change: &EventChange) {
-        match change {
-            EventChange::Create { event, state, if_absent } => {
-                if !if_absent || !self.0.contains_key(event) {
-                    self.0.insert(event.clone(), *state);
+        match &change.statement {
+            SchedulerStatement::Create { event, if_not_exists, status } => {
+                let event = change.name(event);
+                if !if_not_exists || !self.0.contains_key(&event) {
+                    self.0.insert(event, EventState::from(*status));
                 }
             }
-            EventChange::Alter { event, renamed, state } => {
-                let old = self.0.remove(event);
-                if let Some(state) = state.or(old) {
-                    self.0.insert(renamed.as_ref().unwrap_or(event).clone(), state);
+            SchedulerStatement::Alter { event, renamed_to, status } => {
+                let old = self.0.remove(&change.name(event));
+                if let Some(state) = status.map(EventState::from).or(old) {
+                    self.0.insert(change.name(renamed_to.as_ref().unwrap_or(event)), state);
                 }
             }
-            EventChange::Drop(event) => {
-                self.0.remove(event);
+            SchedulerStatement::Drop { event } => {
+                self.0.remove(&change.name(event));
             }
-            EventChange::DropSchema(schema) => self.0.retain(|event, _| event.schema != *schema),
+            SchedulerStatement::DropSchema { schema } => self.0.retain(|event, _| event.schema != *schema),
         }
     }
 }
@@ -130,11 +161,11 @@ pub(crate) async fn settle(
         if keep_disabled && wanted == EventState::Enabled {
             wanted = EventState::Disabled;
         }
-        if wanted != event.state {
-            if let Err(error) = set_state(target, &event, wanted).await {
-                report.notes.push(format!("event {shown} stays disabled: {error}"));
-                wanted = EventState::Disabled;
-            }
+        if wanted != event.state
+            && let Err(error) = set_state(target, &event, wanted).await
+        {
+            report.notes.push(format!("event {shown} stays disabled: {error}"));
+            wanted = EventState::Disabled;
         }
         match wanted {
             EventState::Enabled => report.enabled += 1,
@@ -228,7 +259,8 @@ mod tests {
     fn follow(statements: &[&str]) -> Vec<(String, EventState)> {
         let mut states = EventStates::default();
         for text in statements {
-            let change = EventChange::read(text.as_bytes(), "app").expect(text);
+            let query = QueryEvent { schema: b"app", statement: text.as_bytes() };
+            let change = EventChange::read(&query).expect(text);
             states.apply(&change);
         }
         let kept = EventStates::from_json(&states.to_json()).unwrap();

@@ -38,6 +38,10 @@ impl Settings {
         if target.variable("local_infile").await?.as_deref() == Some("OFF") {
             change("local_infile", "OFF".to_owned(), "ON".to_owned());
         }
+        // Routines of the dump are made by an account that need not have SUPER.
+        if target.variable("log_bin_trust_function_creators").await?.as_deref() == Some("OFF") {
+            change("log_bin_trust_function_creators", "OFF".to_owned(), "ON".to_owned());
+        }
         change("server_id", target.facts().server_id.to_string(), server_id.to_string());
         let workers = if target.version().variables_say_replica() {
             "replica_parallel_workers"

@@ -110,7 +110,10 @@ async fn interrupted_replay_puts_settings_back_and_goes_on_later() {
     let other = RestoreOptions::to(RestorePoint::AfterGtid(archived.history[399].gtid.clone()));
     let failure = restore(&archived, &target, &other).await.unwrap_err();
     assert!(failure.to_string().contains("another restore was interrupted on the target"), "{failure}");
-    let report = restore(&archived, &target, &latest).await.unwrap();
+    let failure = restore(&archived, &target, &latest).await.unwrap_err();
+    assert!(failure.to_string().contains("this very restore was interrupted"), "{failure}");
+    assert_eq!(failure.hint().unwrap(), "add --continue to go on with it");
+    let report = restore(&archived, &target, &RestoreOptions { resume: true, ..latest }).await.unwrap();
     assert!(report.resumed);
     assert_eq!(target.gtid_executed().unwrap(), source.gtid_executed().unwrap());
     assert_eq!(traces(&target), before);
@@ -140,6 +143,7 @@ async fn applier_error_is_told_with_its_transaction_which_can_be_left_out() {
     assert_eq!(traces(&target).replace("highwater_restore", ""), before);
 
     options.exclude_gtids.insert(bad);
+    options.resume = true;
     let report = restore(&archived, &target, &options).await.unwrap();
     assert_eq!(report.notes, [format!("transactions left out: {bad}")]);
     assert_eq!(target.gtid_executed().unwrap(), source.gtid_executed().unwrap());

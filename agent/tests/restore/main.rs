@@ -3,6 +3,7 @@
 mod archived;
 mod events;
 mod failures;
+mod find;
 mod points;
 mod serve;
 
@@ -62,7 +63,7 @@ async fn restore_until(
 /// The settings that a restore changes, channels, relay logs, and the schemas: what must be as it was.
 fn traces(server: &MysqlServer) -> String {
     let settings =
-        server.sql("SELECT @@event_scheduler, @@local_infile, @@server_id, @@replica_parallel_workers").unwrap();
+        server.sql("SELECT @@event_scheduler, @@local_infile, @@server_id, @@replica_parallel_workers, @@log_bin_trust_function_creators").unwrap();
     let channels = server
         .sql(
             "SELECT CHANNEL_NAME FROM performance_schema.replication_connection_configuration; \

@@ -4,9 +4,11 @@ mod agent;
 mod catalog;
 mod context;
 mod doctor;
+mod find;
 mod init;
 mod list;
 mod point;
+mod restore;
 mod status;
 mod target;
 mod verify;
@@ -50,8 +52,8 @@ async fn dispatch(cli: Cli, stop: CancellationToken) -> anyhow::Result<Exit> {
         Command::Dump(_) => Err(Failure::new(Exit::Failed, "`dump` is not part of this build").into()),
         Command::Status(args) => blocking(stop, move || status::run(&context, &args)).await,
         Command::List(args) => blocking(stop, move || list::run(&context, &args)).await,
-        Command::Find(_) => Err(Failure::new(Exit::Failed, "`find` is not part of this build").into()),
-        Command::Restore(_) => Err(Failure::new(Exit::Failed, "`restore` is not part of this build").into()),
+        Command::Find(args) => blocking(stop, move || find::run(&context, &args)).await,
+        Command::Restore(args) => restore::run(context, *args, stop).await,
         Command::Verify(args) => blocking(stop, move || verify::run(&context, &args)).await,
         Command::Catalog(args) => blocking(stop, move || catalog::run(&context, &args)).await,
         Command::Keyring(_) => Err(Failure::new(Exit::Failed, "`keyring` is not part of this build").into()),

@@ -10,6 +10,7 @@ use highwater_catalog::Refusal;
 use crate::archive::ArchiveError;
 use crate::capture::CaptureError;
 use crate::config::ConfigError;
+use crate::restore::RestoreFailure;
 use crate::seal::SealError;
 use crate::secret::SecretError;
 use crate::source::ServerError;
@@ -146,6 +147,9 @@ fn explain(error: &(dyn Error + 'static)) -> Option<(Exit, Option<String>)> {
         return Some((error.exit, error.hint.clone()));
     }
     if let Some(error) = error.downcast_ref::<ArchiveError>() {
+        return Some((error.exit(), error.hint()));
+    }
+    if let Some(error) = error.downcast_ref::<RestoreFailure>() {
         return Some((error.exit(), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<StoreError>() {

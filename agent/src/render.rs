@@ -73,6 +73,12 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
+/// How long something took, for people: `4.2 s`.
+#[must_use]
+pub fn seconds(time: std::time::Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
 /// A table with aligned columns and a line of headings.
 #[derive(Debug)]
 pub struct Table {

@@ -21,7 +21,7 @@ pub mod serve;
 mod settings;
 mod target;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,8 +55,10 @@ pub struct RestoreOptions {
     pub exclude_gtids: GtidSet,
     /// Whether events of the scheduler stay disabled, whatever they were on the source.
     pub keep_events_disabled: bool,
-    /// Where to listen for the target's connection; found out when absent.
-    pub serve_address: Option<SocketAddr>,
+    /// Our address at which the target can reach us; found out when absent.
+    pub serve_address: Option<IpAddr>,
+    /// The port to listen on; 0 takes a free one.
+    pub serve_port: u16,
     /// How long the target may take to connect to us.
     pub connect_timeout: Duration,
     /// Whether to stop before the first write.
@@ -75,6 +77,7 @@ impl RestoreOptions {
             exclude_gtids: GtidSet::new(),
             keep_events_disabled: false,
             serve_address: None,
+            serve_port: 0,
             connect_timeout: Duration::from_secs(30),
             dry_run: false,
             resume: false,
@@ -130,7 +133,8 @@ pub struct RestoreReport {
     pub executing: Duration,
 }
 
-/// Restores to a point. Ends early, and clean, when `stop` is cancelled.
+/// Restores to a point. Ends early, and clean, when `stop` is cancelled. Without a target, the way is proven and nothing
+/// else happens.
 ///
 /// # Errors
 /// Why it did not happen; see [`RestoreFailure::exit`].
@@ -138,7 +142,7 @@ pub async fn run(
     options: &RestoreOptions,
     archive: &Archive,
     inventory: &Inventory,
-    login: &ServerLogin,
+    login: Option<&ServerLogin>,
     progress: ProgressSink,
     stop: &CancellationToken,
 ) -> Result<RestoreReport, RestoreFailure> {
@@ -146,42 +150,48 @@ pub async fn run(
         let (archive, inventory, options) = (archive.clone(), inventory.clone(), options.clone());
         blocking(move || prepare::prepare(&archive, &inventory, options.timeline, &options.point)).await?
     };
-    let mut target = Target::connect(login).await.map_err(RestoreFailure::Connect)?;
     let demand = demand(&prepared, inventory, options.resume);
-    let start = fit(&mut target, &demand, login).await?;
+    let mut target = None;
+    if let Some(login) = login {
+        let mut connected = Target::connect(login).await.map_err(RestoreFailure::Connect)?;
+        let start = fit(&mut connected, &demand, login).await?;
+        target = Some((connected, start, login));
+    }
     let begun = Instant::now();
     let facts = {
         let (archive, prepared, progress, stop) = (archive.clone(), prepared.clone(), progress.clone(), stop.clone());
         blocking(move || prepare::read_everything(&archive, &prepared, &progress, &stop)).await?
     };
     let proving = begun.elapsed();
-    let demand = Demand { event_len_max: facts.event_len_max, ..demand };
-    fit(&mut target, &demand, login).await?;
-    let resumed = matches!(start, Start::Resume(_));
     let begun = Instant::now();
-    let outcome = if options.dry_run {
-        Outcome::default()
-    } else {
-        let execution =
-            Execution { options, archive, login, prepared: &prepared, facts: &facts, progress: &progress, stop };
-        target.stop_logging().await?;
-        execution.run(&mut target, start).await?
-    };
-    target.close().await;
-    Ok(report(options, prepared, outcome, resumed, (proving, begun.elapsed())))
+    let (mut executed, mut resumed) = (false, false);
+    let mut outcome = Outcome::default();
+    if let Some((mut target, start, login)) = target {
+        let demand = Demand { event_len_max: facts.event_len_max, ..demand };
+        fit(&mut target, &demand, login).await?;
+        resumed = matches!(start, Start::Resume(_));
+        if !options.dry_run {
+            let (prepared, facts, progress) = (&prepared, &facts, &progress);
+            let execution = Execution { options, archive, login, prepared, facts, progress, stop };
+            target.stop_logging().await?;
+            outcome = execution.run(&mut target, start).await?;
+            executed = true;
+        }
+        target.close().await;
+    }
+    Ok(report(prepared, outcome, (executed, resumed), (proving, begun.elapsed())))
 }
 
 fn report(
-    options: &RestoreOptions,
     prepared: Prepared,
     outcome: Outcome,
-    resumed: bool,
+    (executed, resumed): (bool, bool),
     (proving, executing): (Duration, Duration),
 ) -> RestoreReport {
     RestoreReport {
         plan: prepared.plan,
         later_with_earlier_time: prepared.later_with_earlier_time,
-        executed: !options.dry_run,
+        executed,
         resumed,
         events: outcome.events,
         in_doubt: outcome.in_doubt,

@@ -42,6 +42,9 @@ pub struct RestoreArgs {
     /// Leave this transaction out; may be repeated
     #[arg(long, value_name = "GTID")]
     pub exclude_gtid: Vec<String>,
+    /// Leave all events of the scheduler disabled, whatever they were on the source
+    #[arg(long)]
+    pub keep_events_disabled: bool,
     /// Address of this machine at which the target can reach it, for the replay [default: found from the connection]
     #[arg(long, value_name = "ADDRESS")]
     pub serve_address: Option<IpAddr>,

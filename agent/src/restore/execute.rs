@@ -218,10 +218,11 @@ impl Execution<'_> {
 
     /// Where the target can reach us.
     fn listen_address(&self) -> Result<SocketAddr, RestoreFailure> {
+        let listen_port = self.options.serve_port;
         if let Some(address) = self.options.serve_address {
-            return Ok(address);
+            return Ok(SocketAddr::new(address, listen_port));
         }
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, listen_port));
         let ServerAddress::Tcp { host, port } = &self.login.address else { return Ok(loopback) };
         // Connecting a datagram socket sends nothing; it only asks the system which way packets would go.
         let local = UdpSocket::bind(("::", 0))
@@ -238,7 +239,7 @@ impl Execution<'_> {
             IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
             IpAddr::V4(_) => ip,
         };
-        Ok(if ip.is_loopback() { loopback } else { SocketAddr::new(ip, 0) })
+        Ok(if ip.is_loopback() { loopback } else { SocketAddr::new(ip, listen_port) })
     }
 }
 

@@ -63,9 +63,10 @@ async fn missing_privileges_are_named() {
     let stop = tokio_util::sync::CancellationToken::new();
     let options = RestoreOptions::to(RestorePoint::Latest);
     let silent: highwater::restore::ProgressSink = std::sync::Arc::new(|_| {});
-    let failure = highwater::restore::run(&options, &archived.archive, &archived.inventory, &login, silent, &stop)
-        .await
-        .unwrap_err();
+    let failure =
+        highwater::restore::run(&options, &archived.archive, &archived.inventory, Some(&login), silent, &stop)
+            .await
+            .unwrap_err();
     assert_eq!(failure.exit(), Exit::Target);
     let text = failure.to_string();
     assert!(text.contains("'weak'@'localhost' lacks CREATE, DROP, "), "{text}");

@@ -34,7 +34,7 @@ async fn restore(
 ) -> Result<RestoreReport, RestoreFailure> {
     let stop = CancellationToken::new();
     let silent: ProgressSink = Arc::new(|_| {});
-    run(options, &archived.archive, &archived.inventory, &login(target), silent, &stop).await
+    run(options, &archived.archive, &archived.inventory, Some(&login(target)), silent, &stop).await
 }
 
 /// Restores until `when` says stop, as Ctrl-C would.
@@ -55,7 +55,7 @@ async fn restore_until(
             }
         })
     };
-    let result = run(options, &archived.archive, &archived.inventory, &login(target), sink, &stop).await;
+    let result = run(options, &archived.archive, &archived.inventory, Some(&login(target)), sink, &stop).await;
     let seen = seen.lock().unwrap().clone();
     (result, seen)
 }

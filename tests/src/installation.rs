@@ -1,7 +1,9 @@
 //! One installation of Highwater for a test: configuration, age identity, store and state folder.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,8 +43,8 @@ impl Installation {
         let home = tempfile::Builder::new().prefix("hw-agent-").tempdir()?;
         let installation = Self { home, programs: Programs::find()? };
         let identity = age::x25519::Identity::generate();
-        fs::write(installation.identity(), identity.to_string().expose_secret())?;
-        fs::write(installation.folder().join("password"), SOURCE_PASSWORD)?;
+        installation.write_secret(&installation.identity(), identity.to_string().expose_secret())?;
+        installation.write_secret(&installation.password(), SOURCE_PASSWORD)?;
         fs::write(installation.config(), installation.configuration(source, &identity.to_public().to_string()))?;
         installation.run(&["init"])?.success().context("highwater init")?;
         Ok(installation)
@@ -64,6 +66,18 @@ impl Installation {
     #[must_use]
     pub fn identity(&self) -> PathBuf {
         self.folder().join("identity.txt")
+    }
+
+    /// The file with the password of the agent's account.
+    #[must_use]
+    pub fn password(&self) -> PathBuf {
+        self.folder().join("password")
+    }
+
+    /// Writes a file that only its owner can read.
+    pub fn write_secret(&self, path: &Path, secret: &str) -> Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        Ok(file.write_all(secret.as_bytes())?)
     }
 
     /// The directory store.
@@ -123,9 +137,8 @@ impl Installation {
         let wanted: GtidSet = gtids.parse()?;
         self.wait_until("archive with all transactions", ARCHIVE_LIMIT, agent, |installation| {
             let status = installation.json(&["status"])?;
-            let Some(archived) = status.pointer("/high_water/gtids").and_then(serde_json::Value::as_str) else {
-                return Ok(false);
-            };
+            let newest = status["timelines"].as_array().and_then(|timelines| timelines.last());
+            let Some(archived) = newest.and_then(|timeline| timeline["high_water"].as_str()) else { return Ok(false) };
             Ok(wanted.is_subset(&archived.parse()?))
         })
     }
@@ -171,7 +184,7 @@ impl Installation {
              [keyring]\nfiles = [\"{keyring}\"]\n",
             state = self.state().display(),
             port = source.port(),
-            password = self.folder().join("password").display(),
+            password = self.password().display(),
             ca = source.tls().ca.display(),
             store = self.store().display(),
             identity = self.identity().display(),

@@ -19,9 +19,6 @@ const OPENING_LEN_MAX: usize = 4 + 19 + 57 + 255 + 5;
 /// `LOG_EVENT_BINLOG_IN_USE_F`: set while the server writes the file, cleared when it closes it.
 const FLAG_IN_USE: u16 = 0x1;
 
-/// Offset of the two bytes of flags in an event's header.
-const FLAGS_AT: usize = 17;
-
 /// A file that is a binlog by its first bytes.
 #[derive(Debug)]
 pub(crate) struct BinlogFile {
@@ -203,29 +200,11 @@ fn judge_opening(head: &[u8]) -> Probe {
         return Probe::Damaged(format!("format description of {} bytes", header.event_len));
     };
     let Some(bytes) = rest.get(..len) else { return Probe::Cut };
-    if !has_right_checksum(bytes) {
-        return Probe::Damaged("format description with a wrong CRC32".to_owned());
-    }
     let read = RawEvent::verify(bytes, ChecksumAlgorithm::Crc32).and_then(|event| FormatDescription::read(&event));
     match read {
         Ok(description) => Probe::Opens(Opening { description, in_use: header.flags & FLAG_IN_USE != 0 }),
         Err(error) => Probe::Damaged(chain(&error)),
     }
-}
-
-/// Whether the last four bytes of a format description are the CRC32 of the others, the in-use flag taken as cleared.
-///
-/// Servers since 5.6.1 write it even with `binlog_checksum=NONE` (`Format_description_log_event::write` in
-/// `sql/log_event.cc`). It is demanded whatever the event says about checksums and versions, for one damaged bit there
-/// would turn the checks of the whole file off.
-fn has_right_checksum(event: &[u8]) -> bool {
-    let Some((content, stored)) = event.split_last_chunk() else { return false };
-    let Some((before, [flags, after @ ..])) = content.split_at_checked(FLAGS_AT) else { return false };
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(before);
-    hasher.update(&[flags & !1]);
-    hasher.update(after);
-    hasher.finalize() == u32::from_le_bytes(*stored)
 }
 
 /// Reads `limit` bytes, or fewer at the end of the file.

@@ -205,6 +205,10 @@ mod tests {
                 (name(Some("sho`p"), "tick.tock"), true, DisabledOnReplica),
             ),
             (
+                "CREATE EVENT t ON SCHEDULE AT (SELECT MAX(d) + INTERVAL (disable) DAY FROM s.x) DO SELECT 1",
+                (name(None, "t"), false, Enabled),
+            ),
+            (
                 "/* note */ CREATE /*!50117 DEFINER=CURRENT_USER() */ EVENT tick -- x\n ON SCHEDULE EVERY 1 DAY DISABLE ON \
                  REPLICA DO DROP EVENT y",
                 (name(None, "tick"), false, DisabledOnReplica),

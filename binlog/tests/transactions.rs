@@ -231,6 +231,14 @@ fn a_length_that_is_not_the_announced_one_is_refused() {
 }
 
 #[test]
+fn a_length_that_ends_before_the_commit_is_refused_at_once() {
+    let events = group(&[query("BEGIN")]);
+    let (steps, result) = run(&[&events[..], &[xid()]].concat());
+    assert_eq!(steps, "i", "at BEGIN, which may not be the last");
+    assert!(matches!(result, Err(TransactionError::Length { .. })));
+}
+
+#[test]
 fn an_event_of_an_unknown_type_ends_a_transaction_only_where_its_length_says_so() {
     let unknown = || Build::new(EventType(99), [1, 2, 3]);
     assert_eq!(steps(&group(&[unknown()])), "iC", "alone");

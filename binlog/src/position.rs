@@ -126,3 +126,43 @@ impl FromStr for BinlogPosition {
         Ok(Self { binlog: binlog.parse()?, offset: offset.parse().map_err(|_| error())? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn uuids_and_positions_read_back(bytes: [u8; 16], offset: u64, name in "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,254}") {
+            let uuid = ServerUuid::from_bytes(bytes);
+            proptest::prop_assert_eq!(uuid.to_string().parse::<ServerUuid>(), Ok(uuid));
+            proptest::prop_assert_eq!(uuid.to_string().to_uppercase().parse::<ServerUuid>(), Ok(uuid));
+            let position = BinlogPosition { binlog: name.parse().unwrap(), offset };
+            proptest::prop_assert_eq!(position.to_string().parse::<BinlogPosition>(), Ok(position));
+        }
+
+        #[test]
+        fn no_text_makes_them_panic(text in "\\PC{0,40}") {
+            let _ = (text.parse::<ServerUuid>(), text.parse::<BinlogName>(), text.parse::<BinlogPosition>());
+        }
+    }
+
+    #[test]
+    fn names_that_could_leave_a_folder_are_refused() {
+        for name in ["", ".", "..", "../x", "a/b", "/a", "a\\b", "a\0", "a b", "é", ".a", &"x".repeat(256)] {
+            assert!(name.parse::<BinlogName>().is_err(), "{name:?}");
+        }
+        for position in
+            ["binlog.000001", "binlog.000001:", ":4", "binlog.000001:-1", "binlog.000001:18446744073709551616"]
+        {
+            assert!(position.parse::<BinlogPosition>().is_err(), "{position}");
+        }
+        for uuid in [
+            "3e11fa47-71ca-11e1-9e33-c80aa942956",
+            "3e11fa4771ca-11e1-9e33-c80aa9429562-",
+            "{3e11fa47-71ca-11e1-9e33-c80aa942956",
+        ] {
+            assert!(uuid.parse::<ServerUuid>().is_err(), "{uuid}");
+        }
+    }
+}

@@ -265,3 +265,15 @@ fn overlapping_bytes_of_one_binlog_break_the_chain() {
         "segment 1 (binlog.000001:599-1200) of timeline 0001 begins before the segment before it ends, at offset 600"
     );
 }
+
+#[test]
+fn a_number_that_was_skipped_breaks_the_chain_though_nothing_else_tells() {
+    let truth = simple_truth(12);
+    let mut inventory = truth.inventory();
+    inventory.segments[2].sequence = 3;
+    let refused = plan(&inventory, &truth.stop(12)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "segment 3 (binlog.000001:1200-1800) of timeline 0001 follows number 1: the segments between are gone"
+    );
+}

@@ -210,8 +210,6 @@ pub enum KeyringAction {
         #[allow(missing_docs)]
         archive: ArchiveArgs,
     },
-    /// Seal the keys of the configured keyring files into the archive now
-    Backup,
     /// Write the keys of the archive as a file that `component_keyring_file` starts with
     Export {
         #[command(flatten)]

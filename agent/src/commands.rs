@@ -4,8 +4,10 @@ mod agent;
 mod catalog;
 mod context;
 mod doctor;
+mod dump;
 mod find;
 mod init;
+mod keyring;
 mod list;
 mod point;
 mod restore;
@@ -49,14 +51,14 @@ async fn dispatch(cli: Cli, stop: CancellationToken) -> anyhow::Result<Exit> {
         Command::Init(args) => blocking(stop, move || init::run(&context, &args)).await,
         Command::Doctor => doctor::run(context, stop).await,
         Command::Agent(_) => agent::run(context, stop).await,
-        Command::Dump(_) => Err(Failure::new(Exit::Failed, "`dump` is not part of this build").into()),
+        Command::Dump(_) => dump::run(context, stop).await,
         Command::Status(args) => blocking(stop, move || status::run(&context, &args)).await,
         Command::List(args) => blocking(stop, move || list::run(&context, &args)).await,
         Command::Find(args) => blocking(stop, move || find::run(&context, &args)).await,
         Command::Restore(args) => restore::run(context, *args, stop).await,
         Command::Verify(args) => blocking(stop, move || verify::run(&context, &args)).await,
         Command::Catalog(args) => blocking(stop, move || catalog::run(&context, &args)).await,
-        Command::Keyring(_) => Err(Failure::new(Exit::Failed, "`keyring` is not part of this build").into()),
+        Command::Keyring(args) => blocking(stop, move || keyring::run(&context, &args)).await,
     }
 }
 

@@ -5,11 +5,12 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use highwater_catalog::Refusal;
+use highwater_catalog::{CatalogError, Refusal};
 
 use crate::archive::ArchiveError;
 use crate::capture::CaptureError;
 use crate::config::ConfigError;
+use crate::dump::DumpError;
 use crate::restore::RestoreFailure;
 use crate::seal::SealError;
 use crate::secret::SecretError;
@@ -93,7 +94,7 @@ impl Failure {
         let mut hint = None;
         for cause in error.chain() {
             if let Some((code, advice)) = explain(cause) {
-                exit = exit.or(Some(code));
+                exit = exit.or(code);
                 hint = hint.or(advice);
             }
         }
@@ -142,36 +143,43 @@ fn text_of(error: &anyhow::Error) -> String {
 }
 
 /// Exit code and hint of an error that knows them. The list of such types is here and nowhere else.
-fn explain(error: &(dyn Error + 'static)) -> Option<(Exit, Option<String>)> {
+fn explain(error: &(dyn Error + 'static)) -> Option<(Option<Exit>, Option<String>)> {
     if let Some(error) = error.downcast_ref::<Failure>() {
-        return Some((error.exit, error.hint.clone()));
+        return Some((Some(error.exit), error.hint.clone()));
     }
     if let Some(error) = error.downcast_ref::<ArchiveError>() {
-        return Some((error.exit(), error.hint()));
+        return Some((Some(error.exit()), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<RestoreFailure>() {
-        return Some((error.exit(), error.hint()));
+        return Some((Some(error.exit()), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<StoreError>() {
-        return Some((Exit::Failed, crate::archive::store_hint(error)));
+        return Some((Some(Exit::Failed), crate::archive::store_hint(error)));
     }
     if let Some(error) = error.downcast_ref::<SealError>() {
-        return Some((error.exit(), error.hint()));
+        return Some((Some(error.exit()), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<ConfigError>() {
-        return Some((Exit::Usage, error.hint()));
+        return Some((Some(Exit::Usage), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<SecretError>() {
-        return Some((Exit::Usage, error.hint()));
+        return Some((Some(Exit::Usage), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<CaptureError>() {
-        return Some((error.exit(), error.hint()));
+        return Some((Some(error.exit()), error.hint()));
+    }
+    if let Some(error) = error.downcast_ref::<DumpError>() {
+        // Its causes say what kind of failure it is.
+        return Some((None, error.hint()));
     }
     if let Some(error) = error.downcast_ref::<ServerError>() {
-        return Some((Exit::Failed, error.hint()));
+        return Some((Some(Exit::Failed), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<Refusal>() {
-        return Some((Exit::Unreachable, Some(error.hint())));
+        return Some((Some(Exit::Unreachable), Some(error.hint())));
+    }
+    if let Some(error) = error.downcast_ref::<CatalogError>() {
+        return Some((Some(Exit::Failed), Some(error.hint().to_owned())));
     }
     // An I/O error hides the error it carries from the chain.
     let inner = error.downcast_ref::<io::Error>()?.get_ref()?;

@@ -129,6 +129,17 @@ pub fn bytes_bar(total: u64, what: &str) -> ProgressBar {
     bar.with_message(what.to_owned())
 }
 
+/// A progress bar over things that are counted.
+#[must_use]
+pub fn count_bar(total: u64, what: &str, things: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), progress_target());
+    let template = format!("{{msg}} [{{bar:30}}] {{pos}}/{{len}} {things} {{per_sec}} {{eta}}");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.with_message(what.to_owned())
+}
+
 /// Where progress is drawn.
 #[must_use]
 pub fn progress_target() -> ProgressDrawTarget {

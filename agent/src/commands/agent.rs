@@ -1,4 +1,4 @@
-//! `agent`: capture and key backups, until it is stopped.
+//! `agent`: capture, full dumps and key backups, until it is stopped.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::archive::Archive;
 use crate::capture::{Capture, Running, watch_keys};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::operate::dumps;
 
 /// How long publishing what was received may take after the signal to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,8 +29,10 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
     let background = CancellationToken::new();
     let _guard = background.clone().drop_guard();
     let mut tasks = JoinSet::new();
+    let dumped = inventory.dumps.iter().map(|dump| dump.timeline).collect();
+    tasks.spawn(dumps::run(config.clone(), archive.clone(), dumped, running.clone(), background.clone()));
     if !config.keyring.files.is_empty() {
-        let (archive, files, running) = (archive.clone(), config.keyring.files.clone(), running.clone());
+        let (archive, files) = (archive.clone(), config.keyring.files.clone());
         let stop = background.clone();
         tasks.spawn(async move {
             if let Some(Running { server, .. }) = known(running, &stop).await {

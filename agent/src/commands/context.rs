@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use highwater_catalog::Inventory;
 
+use super::catalog::Cache;
 use crate::archive::{Archive, Scan};
 use crate::cli::ArchiveArgs;
 use crate::config::{Config, ConfigError, StoreConfig};
@@ -87,6 +88,11 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// The local catalog, where there is one.
+    pub(super) fn cache(&self) -> Option<Cache> {
+        Cache::open(&self.config.as_ref()?.catalog_file(), self.archive.repository().id)
+    }
+
     /// All that the archive holds.
     pub fn inventory(&self) -> anyhow::Result<Inventory> {
         let mut scan = self.scan()?;
@@ -98,7 +104,13 @@ impl Reading {
 
     /// All that the archive holds, past manifests that are damaged.
     pub fn scan(&self) -> anyhow::Result<Scan> {
-        Ok(self.archive.scan(&Inventory::default())?)
+        let mut cache = self.cache();
+        let nothing = Inventory::default();
+        let scan = self.archive.scan(cache.as_ref().map_or(&nothing, Cache::known))?;
+        if let Some(cache) = &mut cache {
+            cache.learn(&scan.inventory);
+        }
+        Ok(scan)
     }
 }
 

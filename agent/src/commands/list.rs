@@ -4,7 +4,7 @@ use highwater_catalog::{Dump, DumpFileKind, Inventory, KeyGeneration, Micros, Se
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::cli::{ListArgs, Listed};
+use crate::cli::{ArchiveArgs, ListArgs, Listed};
 use crate::exit::Exit;
 use crate::render::{self, Table};
 
@@ -17,6 +17,11 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> anyhow::Result<Exit> {
         render::print(&as_table(&inventory, args.what).to_text())?;
     }
     Ok(Exit::Done)
+}
+
+/// `keyring list`
+pub(super) fn show_keys(context: &Context, archive: &ArchiveArgs) -> anyhow::Result<Exit> {
+    run(context, &ListArgs { what: Listed::Keys, archive: archive.clone() })
 }
 
 fn as_json(inventory: &Inventory, what: Listed) -> Value {

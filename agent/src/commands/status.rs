@@ -131,6 +131,11 @@ fn as_json(status: &Status) -> Value {
         "newest_age_seconds": status.newest_age_seconds,
         "dump_age_seconds": status.dump_age_seconds,
         "last_dump": status.last_dump.as_ref().map(dump_json),
+        "high_water": status.windows.first().map(|window| json!({
+            "timeline": window.timeline.0,
+            "gtids": window.high_water.to_string(),
+            "time": window.last_commit.map(|time| time.to_string()),
+        })),
         "timelines": status.windows.iter().map(window_json).collect::<Value>(),
         "warnings": status.warnings(),
         "problems": status.problems(),

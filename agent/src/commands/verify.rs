@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use highwater_catalog::{Inventory, ManifestName, windows};
+use highwater_catalog::{Difference, Inventory, ManifestName, differences, windows};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -15,15 +15,30 @@ use crate::render;
 
 /// Runs it.
 pub(super) fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Exit> {
-    let archive = context.reading(&args.archive)?.archive;
+    let reading = context.reading(&args.archive)?;
+    let archive = &reading.archive;
     let scan = archive.scan(&Inventory::default())?;
-    let outcome = Outcome::of(&archive, scan)?;
+    let lost = reading.cache().map(|cache| lost(cache.known(), &scan)).unwrap_or_default();
+    let mut outcome = Outcome::of(archive, scan)?;
+    outcome.damage.extend(lost);
     if context.json() {
         render::print_json(&outcome.as_json())?;
     } else {
         render::print(&outcome.as_text())?;
     }
     outcome.verdict()
+}
+
+/// What the local catalog remembers and the store no longer has: the store was cut short or put back.
+fn lost(known: &Inventory, scan: &Scan) -> Vec<String> {
+    // Those that cannot be read are reported as such.
+    let listed = |name: &String| scan.objects.iter().any(|object| object.key.as_str() == name);
+    let tell = |difference| match difference {
+        Difference::NotStored(name) if !listed(&name) => Some(format!("{name} was published and is gone")),
+        Difference::Altered(name) => Some(format!("{name} is not what was published")),
+        Difference::NotStored(_) | Difference::NotCatalogued(_) => None,
+    };
+    differences(known, &scan.inventory).into_iter().filter_map(tell).collect()
 }
 
 /// What was found.

@@ -76,6 +76,7 @@ impl Config {
             Some(path) => path.to_owned(),
             None => Self::find().ok_or(ConfigError::None)?,
         };
+        let path = std::path::absolute(&path).unwrap_or(path);
         let text = fs::read_to_string(&path)
             .map_err(|source| ConfigError::Read { path: path.display().to_string(), source })?;
         let config = Self::parse(&text, &path)?;

@@ -1,0 +1,136 @@
+//! Full dumps while the agent runs: the first one at once, then by schedule.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use highwater_catalog::TimelineId;
+use jiff::Zoned;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::schedule::Schedule;
+use crate::archive::Archive;
+use crate::capture::Running;
+use crate::config::Config;
+use crate::dump::{DumpOptions, take};
+
+/// The wall clock is looked at this often, so that a clock that is set is noticed.
+const LOOK: Duration = Duration::from_secs(30);
+/// After a dump that failed: the first pause, doubled each time.
+const RETRY_FIRST: Duration = Duration::from_secs(30);
+/// Longest pause after a dump that failed.
+const RETRY_MAX: Duration = Duration::from_secs(3600);
+
+/// Takes a dump of every timeline that has none, and of the running one whenever the schedule says so; until `stop` is
+/// cancelled. A dump that fails is logged and tried again.
+pub async fn run(
+    config: Config,
+    archive: Archive,
+    mut dumped: BTreeSet<TimelineId>,
+    mut running: watch::Receiver<Option<Running>>,
+    stop: CancellationToken,
+) {
+    // It was checked when the configuration was read.
+    let schedule = config.dump_schedule().ok().flatten();
+    let mut pause = RETRY_FIRST;
+    let work = async {
+        loop {
+            let Some(timeline) = due(&schedule, &dumped, &mut running).await else { return };
+            match dump(&config, &archive, timeline).await {
+                Ok(()) => {
+                    dumped.insert(timeline);
+                    pause = RETRY_FIRST;
+                }
+                Err(error) => {
+                    tracing::error!(error = %format!("{error:#}"), pause_seconds = pause.as_secs(), "dump failed");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                    // It stays due until it is taken.
+                    dumped.remove(&timeline);
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Waits until a dump is due and returns its timeline; `None` when capture has ended.
+async fn due(
+    schedule: &Option<Schedule>,
+    dumped: &BTreeSet<TimelineId>,
+    running: &mut watch::Receiver<Option<Running>>,
+) -> Option<TimelineId> {
+    let mut next = schedule.as_ref().and_then(|schedule| schedule.next_after(&Zoned::now()));
+    loop {
+        let timeline = running.borrow_and_update().as_ref().map(|running| running.timeline);
+        if let Some(timeline) = timeline {
+            if !dumped.contains(&timeline) {
+                return Some(timeline);
+            }
+            if next.as_ref().is_some_and(|next| *next <= Zoned::now()) {
+                return Some(timeline);
+            }
+        }
+        tokio::select! {
+            changed = running.changed() => changed.ok()?,
+            () = sleep(LOOK) => {
+                // Never later than it would be from now: a clock that was set back makes it earlier.
+                let again = schedule.as_ref().and_then(|schedule| schedule.next_after(&Zoned::now()));
+                next = [next, again].into_iter().flatten().min();
+            }
+        }
+    }
+}
+
+async fn dump(config: &Config, archive: &Archive, timeline: TimelineId) -> anyhow::Result<()> {
+    let reader = config.clone();
+    // Read each time: passwords are changed.
+    let login = spawn_blocking(move || reader.source_login()).await??;
+    tracing::info!(timeline = %timeline, "dump begins");
+    take(&login, archive, &DumpOptions::new(timeline), &|_| {}).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(timeline: u32) -> Option<Running> {
+        let server = "3e11fa47-71ca-11e1-9e33-c80aa9429562".parse().unwrap();
+        Some(Running { timeline: TimelineId(timeline), server })
+    }
+
+    #[tokio::test]
+    async fn a_timeline_without_dump_is_due_as_soon_as_it_runs() {
+        let (sender, mut receiver) = watch::channel(None);
+        let none = BTreeSet::new();
+        let wait = due(&None, &none, &mut receiver);
+        tokio::pin!(wait);
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut wait).await.is_err());
+        sender.send_replace(running(2));
+        assert_eq!(wait.await, Some(TimelineId(2)));
+    }
+
+    #[tokio::test]
+    async fn a_new_timeline_is_due_though_the_old_one_has_a_dump() {
+        let (sender, mut receiver) = watch::channel(running(1));
+        let dumped = BTreeSet::from([TimelineId(1)]);
+        let wait = due(&None, &dumped, &mut receiver);
+        tokio::pin!(wait);
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut wait).await.is_err());
+        sender.send_replace(running(2));
+        assert_eq!(wait.await, Some(TimelineId(2)));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_due_when_capture_has_ended() {
+        let (sender, mut receiver) = watch::channel(running(1));
+        drop(sender);
+        assert_eq!(due(&None, &BTreeSet::from([TimelineId(1)]), &mut receiver).await, None);
+    }
+}

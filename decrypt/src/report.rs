@@ -91,13 +91,13 @@ impl FileReport {
     pub(crate) fn summary(&self) -> String {
         let mut text =
             format!("{}: {} events, {} bytes", self.file, self.events.unwrap_or(0), self.stream_bytes.unwrap_or(0));
-        match (&self.output, &self.error) {
-            (Some(output), _) => text.push_str(&format!(", written to {output}")),
-            (None, None) => text.push_str(", every checksum right"),
-            (None, Some(_)) => {}
-        }
-        if self.checksum == Some("none") {
-            text.push_str(" (its server wrote no checksums)");
+        text.push_str(match self.checksum {
+            Some("none") => ", its server wrote no checksums",
+            _ if self.error.is_none() => ", every checksum right",
+            _ => "",
+        });
+        if let Some(output) = &self.output {
+            text.push_str(&format!(", written to {output}"));
         }
         text
     }

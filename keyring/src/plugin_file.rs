@@ -269,6 +269,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn more_padding_than_a_word_is_refused() {
+        for (words, total) in [(Words::Little64, 56), (Words::Big32, 28)] {
+            let mut record = Vec::new();
+            for number in [total, 0, 0, 0, 0] {
+                push_number(&mut record, words, number);
+            }
+            record.resize(total, 0);
+            let bytes = [TAG_1, &record, END].concat();
+            assert_eq!(Keyring::read(&bytes).unwrap_err(), KeyringError::PluginRecords, "{words:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn changed_bytes_never_panic(at in any::<prop::sample::Index>(), byte: u8, v2: bool) {

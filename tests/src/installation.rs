@@ -19,7 +19,7 @@ use crate::programs::Programs;
 /// What the agent's account on the source may do: nothing but reading.
 pub(crate) const SOURCE_GRANTS: &str = "\
 GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT, SHOW VIEW, TRIGGER, EVENT, PROCESS, RELOAD ON *.* TO 'highwater'@'%';
-GRANT BACKUP_ADMIN, SHOW_ROUTINE ON *.* TO 'highwater'@'%';
+GRANT BACKUP_ADMIN, SHOW_ROUTINE, XA_RECOVER_ADMIN ON *.* TO 'highwater'@'%';
 ";
 /// Its password.
 pub(crate) const SOURCE_PASSWORD: &str = "not a secret: tests only";

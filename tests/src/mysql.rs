@@ -290,9 +290,8 @@ impl MysqlServer {
             .arg(format!("--binlog-encryption={}", if self.builder.encrypted { "ON" } else { "OFF" }))
             .args(["--bind-address=127.0.0.1", "--mysqlx=OFF", "--secure-file-priv=NULL", "--log-bin=binlog"])
             .args(["--innodb-buffer-pool-size=64M", "--innodb-redo-log-capacity=32M"]);
-        if self.builder.gtids {
-            command.args(["--gtid-mode=ON", "--enforce-gtid-consistency=ON"]);
-        }
+        let gtids = if self.builder.gtids { "ON" } else { "OFF" };
+        command.args([format!("--gtid-mode={gtids}"), format!("--enforce-gtid-consistency={gtids}")]);
         command.args(&self.builder.options);
         Ok(command)
     }

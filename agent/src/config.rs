@@ -126,14 +126,21 @@ impl Config {
         self.service.parse()
     }
 
-    /// Where the source is, as whom and how; fetches the password.
-    pub fn source_login(&self) -> Result<ServerLogin, SecretError> {
+    /// Where the source is.
+    #[must_use]
+    pub fn source_address(&self) -> ServerAddress {
         let source = &self.source;
-        let address = match (&source.socket, &source.host) {
+        match (&source.socket, &source.host) {
             (Some(socket), _) => ServerAddress::Socket(socket.clone()),
             (None, Some(host)) => ServerAddress::Tcp { host: host.clone(), port: source.port },
             (None, None) => ServerAddress::Tcp { host: "localhost".to_owned(), port: source.port },
-        };
+        }
+    }
+
+    /// Where the source is, as whom and how; fetches the password.
+    pub fn source_login(&self) -> Result<ServerLogin, SecretError> {
+        let source = &self.source;
+        let address = self.source_address();
         let password = source.password.as_ref().map(SecretPlace::read).transpose()?;
         let tls = TlsPolicy { mode: source.tls, ca: source.ca.clone() };
         Ok(ServerLogin { address, user: source.user.clone(), password, tls })

@@ -27,4 +27,5 @@ mod take;
 
 pub use error::{DumpError, LoadError};
 pub use load::{EventState, LoadProgress, LoadReport};
+pub use privileges::check_privileges;
 pub use take::{DumpOptions, DumpProgress, TakenDump, take};

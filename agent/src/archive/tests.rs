@@ -183,7 +183,7 @@ fn an_object_without_manifest_is_invisible_and_not_in_the_way() {
 
     // Other bytes too: after the crash the segment may be cut elsewhere.
     let segment = healthy.publish_segment(draft(0, b"bytes and more", None), &mut &b"bytes and more"[..]).unwrap();
-    assert_eq!(healthy.inventory().unwrap().segments, [segment.clone()]);
+    assert_eq!(healthy.inventory().unwrap().segments, std::slice::from_ref(&segment));
     assert_eq!(read_all(healthy.read_segment(&segment).unwrap()), b"bytes and more");
 }
 
@@ -290,7 +290,7 @@ fn a_dump_is_invisible_until_it_is_published() {
     let file = file.finish(kind).unwrap();
     assert!(archive.inventory().unwrap().dumps.is_empty());
     let dump = writer.publish(dump("20261122T150412Z-1f3a", vec![file])).unwrap();
-    assert_eq!(archive.inventory().unwrap().dumps, [dump.clone()]);
+    assert_eq!(archive.inventory().unwrap().dumps, std::slice::from_ref(&dump));
     assert_eq!(read_all(archive.read_dump_file(&dump, &dump.files[0]).unwrap()), b"1\tone\n2\ttwo\n");
     archive.check_dump_file(&dump, &dump.files[0]).unwrap();
     let error = archive.begin_dump(dump.id).unwrap_err();

@@ -4,7 +4,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, blocking_value, interrupted};
+use crate::capture::{check_settings, warnings};
 use crate::config::Config;
+use crate::dump::check_privileges;
 use crate::exit::{Exit, Failure};
 use crate::render;
 use crate::source::Session;
@@ -70,7 +72,7 @@ async fn all(context: &Context) -> anyhow::Result<Vec<Check>> {
     let mut checks = vec![Check::of("configuration", Ok(format!("service {}", config.service)))];
     let stored = config.clone();
     checks.push(blocking_value(move || Check::of("archive", archive(&stored))).await?);
-    checks.push(Check::of("source", source(&config).await));
+    source(&config, &mut checks).await;
     Ok(checks)
 }
 
@@ -83,10 +85,28 @@ fn archive(config: &Config) -> anyhow::Result<String> {
     Ok(format!("{} in {}, {sealed}", archive.repository().id, archive.store().describe()))
 }
 
-async fn source(config: &Config) -> anyhow::Result<String> {
-    let login = config.source_login()?;
-    let session = Session::connect(&login).await?;
-    let found = format!("{} at {}, as {}", session.facts().version, login.address, session.account());
+/// The source: whether it lets us in, is set as capture needs it, and lets us dump.
+async fn source(config: &Config, checks: &mut Vec<Check>) {
+    let mut session = match connect(config).await {
+        Ok(session) => session,
+        Err(error) => return checks.push(Check::of("source", Err(error))),
+    };
+    let facts = session.facts().clone();
+    let place = config.source_address();
+    checks.push(Check::of("source", Ok(format!("{} at {place}, as {}", facts.version, session.account()))));
+    let fit = check_settings(&facts).map_err(anyhow::Error::from);
+    let warnings = warnings(&facts);
+    checks.push(Check::of(
+        "settings",
+        fit.map(|()| if warnings.is_empty() { "binlog and GTIDs as needed".to_owned() } else { warnings.join("; ") }),
+    ));
+    let may = check_privileges(session.conn()).await.map_err(anyhow::Error::from);
+    checks.push(Check::of("privileges", may.map(|()| "enough for a complete dump".to_owned())));
     session.close().await;
-    Ok(found)
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Session> {
+    let reader = config.clone();
+    let login = blocking_value(move || reader.source_login()).await??;
+    Ok(Session::connect(&login).await?)
 }

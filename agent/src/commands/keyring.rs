@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context, args: &KeyringArgs) -> anyhow::Result<Exit>
 fn export(context: &Context, args: &ArchiveArgs, output: &Path, server: Option<&str>) -> anyhow::Result<Exit> {
     let reading = context.reading(args)?;
     let inventory = reading.inventory()?;
-    let server = server.map(|text| parse_server(text)).transpose()?;
+    let server = server.map(parse_server).transpose()?;
     let generations = wanted(&inventory, server)?;
     let keyring = read(&reading.archive, &generations)?;
     let ids: Vec<String> = keyring.key_ids().map(|id| id.as_str().to_owned()).collect();

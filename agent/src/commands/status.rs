@@ -1,11 +1,14 @@
 //! `status`: what can be restored right now.
 
+use std::path::Path;
+
 use highwater_catalog::{Break, Span, Window};
 use serde_json::{Value, json};
 
 use super::Context;
 use super::list::dump_json;
 use crate::archive::now;
+use crate::capture::{AgentReport, AgentState};
 use crate::cli::StatusArgs;
 use crate::exit::{Exit, Failure};
 use crate::operate::status::{Status, break_text};
@@ -17,10 +20,16 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> 
         return nagios(context, args);
     }
     let status = read(context, args)?;
+    let agent = match &args.archive.store {
+        Some(_) => None,
+        None => agent_report(&context.config()?.state_dir),
+    };
     if context.json() {
-        render::print_json(&as_json(&status))?;
+        let mut value = as_json(&status);
+        value["agent"] = serde_json::to_value(&agent)?;
+        render::print_json(&value)?;
     } else {
-        render::print(&as_text(&status))?;
+        render::print(&as_text(&status, agent.as_ref()))?;
     }
     if let Some(damage) = status.damage.first() {
         return Err(Failure::new(Exit::Damaged, damage.clone()).hint("`highwater verify` lists all damage").into());
@@ -64,13 +73,39 @@ fn nagios(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Nagios(level.code()))
 }
 
-fn as_text(status: &Status) -> String {
+/// What the agent of this machine last said, if it was ever here and we may read it.
+fn agent_report(state_dir: &Path) -> Option<AgentReport> {
+    AgentReport::read(state_dir)
+        .inspect_err(|error| tracing::debug!(error = %error, "agent's report not read"))
+        .ok()
+        .flatten()
+}
+
+fn agent_text(report: &AgentReport) -> String {
+    let state = match report.state {
+        AgentState::Connecting => "connecting",
+        AgentState::Streaming => "streaming",
+        AgentState::Blocked => "BLOCKED: the store takes nothing",
+        AgentState::Stopped => "stopped",
+        AgentState::Failed => "FAILED",
+    };
+    let at = report.position.as_ref().map(|position| format!(", received {position}")).unwrap_or_default();
+    let pending = format!(", {} not in the store yet", render::bytes(report.pending_bytes));
+    let said = render::duration(now().0.saturating_sub(report.updated_us) / 1_000_000);
+    let error = report.last_error.as_ref().map(|error| format!("; last error: {error}")).unwrap_or_default();
+    format!("{state}{at}{pending}, said {said} ago{error}")
+}
+
+fn as_text(status: &Status, agent: Option<&AgentReport>) -> String {
     let mut lines = vec![
         format!("service      {}", status.repository.service),
         format!("archive      {} in {}", status.repository.id, status.store),
     ];
     for recipient in &status.repository.recipients {
         lines.push(format!("sealed to    {recipient}"));
+    }
+    if let Some(agent) = agent {
+        lines.push(format!("agent        {}", agent_text(agent)));
     }
     if let Some(dump) = &status.last_dump {
         let age = status.dump_age_seconds.map(render::duration).unwrap_or_default();

@@ -11,6 +11,11 @@ use super::session::{record, records};
 /// that is prepared would be lost.
 const REQUIRED: &[&str] = &["SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "XA_RECOVER_ADMIN"];
 
+/// Whether the account may do what a complete dump needs: everything it lacks is named.
+pub async fn check_privileges(conn: &mut Conn) -> Result<(), DumpError> {
+    Privileges::read(conn).await?.check()
+}
+
 /// The account's global privileges, those of its active roles included.
 #[derive(Debug, Clone)]
 pub(super) struct Privileges {

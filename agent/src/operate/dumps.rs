@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use highwater_catalog::TimelineId;
+use highwater_catalog::{Micros, TimelineId};
 use jiff::Zoned;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -11,10 +11,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::schedule::Schedule;
-use crate::archive::Archive;
+use crate::archive::{Archive, now};
 use crate::capture::Running;
 use crate::config::Config;
 use crate::dump::{DumpOptions, take};
+use crate::exit::Failure;
 
 /// The wall clock is looked at this often, so that a clock that is set is noticed.
 const LOOK: Duration = Duration::from_secs(30);
@@ -44,11 +45,17 @@ pub async fn run(
                     pause = RETRY_FIRST;
                 }
                 Err(error) => {
-                    tracing::error!(error = %format!("{error:#}"), pause_seconds = pause.as_secs(), "dump failed");
+                    let Failure { error, hint, .. } = Failure::of(&error);
+                    let hint = hint.unwrap_or_default();
+                    tracing::error!(error, hint, pause_seconds = pause.as_secs(), "dump failed");
+                    let failed = now();
                     sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);
-                    // It stays due until it is taken.
-                    dumped.remove(&timeline);
+                    // It stays due until it is taken, by us or by somebody at the command line.
+                    match taken_since(&archive, timeline, failed).await {
+                        true => dumped.insert(timeline),
+                        false => dumped.remove(&timeline),
+                    };
                 }
             }
         }
@@ -94,6 +101,12 @@ async fn dump(config: &Config, archive: &Archive, timeline: TimelineId) -> anyho
     tracing::info!(timeline = %timeline, "dump begins");
     take(&login, archive, &DumpOptions::new(timeline), &|_| {}).await?;
     Ok(())
+}
+
+async fn taken_since(archive: &Archive, timeline: TimelineId, time: Micros) -> bool {
+    let archive = archive.clone();
+    let Ok(Ok(inventory)) = spawn_blocking(move || archive.inventory()).await else { return false };
+    inventory.dumps.iter().any(|dump| dump.timeline == timeline && dump.finished > time)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn fill(place: &Place, segments: u64) -> Vec<Segment> {
     let mut published: Vec<Segment> = Vec::new();
     for sequence in 0..segments {
         let previous = published.last().map(|segment| segment.object.plain_sha256);
-        let plain = vec![u8::try_from(sequence).unwrap(); 100];
+        let plain = [u8::try_from(sequence).unwrap(); 100];
         published.push(archive.publish_segment(draft(sequence, previous), &mut &plain[..]).unwrap());
     }
     dump(&archive);

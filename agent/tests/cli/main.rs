@@ -3,6 +3,7 @@
 mod archive;
 mod help;
 mod init;
+mod restore;
 mod usage;
 
 use std::path::{Path, PathBuf};

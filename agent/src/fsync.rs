@@ -42,7 +42,8 @@ pub fn create_new(path: &Path, temporaries: &Path, body: &mut dyn Read) -> Resul
     // A hard link, unlike a rename, never replaces what is there.
     fs::hard_link(temporary.path(), path).map_err(WriteError::File)?;
     sync_parent(path).map_err(WriteError::File)?;
-    temporary.close().map_err(WriteError::File)?;
+    // The file is there for good; a temporary name that stays is swept later.
+    let _ = temporary.close();
     Ok(size)
 }
 

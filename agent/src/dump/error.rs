@@ -113,7 +113,9 @@ impl DumpError {
         match self {
             Self::Privileges { account, missing } => {
                 let grants: Vec<&str> = missing.iter().map(|name| name.split(" or ").next().unwrap_or(name)).collect();
-                Some(format!("GRANT {} ON *.* TO {account}", grants.join(", ")))
+                let (name, host) = account.rsplit_once('@').unwrap_or((account, "%"));
+                let quoted = |part: &str| format!("'{}'", part.replace('\\', "\\\\").replace('\'', "''"));
+                Some(format!("GRANT {} ON *.* TO {}@{}", grants.join(", "), quoted(name), quoted(host)))
             }
             Self::PartialRevoke { .. } => Some("use an account without partial revokes".to_owned()),
             Self::NonTransactional { .. } => Some(

@@ -96,7 +96,7 @@ mod tests {
             error.to_string(),
             "account backup@% lacks SHOW VIEW, TRIGGER, XA_RECOVER_ADMIN, RELOAD or FLUSH_TABLES or LOCK TABLES"
         );
-        assert_eq!(error.hint().unwrap(), "GRANT SHOW VIEW, TRIGGER, XA_RECOVER_ADMIN, RELOAD ON *.* TO backup@%");
+        assert_eq!(error.hint().unwrap(), "GRANT SHOW VIEW, TRIGGER, XA_RECOVER_ADMIN, RELOAD ON *.* TO 'backup'@'%'");
     }
 
     #[test]

@@ -137,3 +137,25 @@ fn an_unreachable_source_is_named() {
     assert!(ran.stderr.contains("error: server $DIR/none.sock is unreachable"), "{}", ran.stderr);
     assert!(ran.stderr.contains("hint: check that the server runs and listens there"), "{}", ran.stderr);
 }
+
+/// Every command at its loudest, with secrets that are easy to find: none of them is printed.
+#[test]
+fn no_secret_is_ever_printed() {
+    let place = Place::new();
+    let init = ["init", "--service", "orders", "--store", "$DIR/store", "--state-dir", "$DIR/state"];
+    place.run(&[&init[..], &["--socket", "$DIR/none.sock"]].concat());
+    let identity = super::read(&place.path("highwater-identity.txt"));
+    let identity = identity.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).unwrap();
+    let password = place.write("password", "canary-in-file\n");
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let target = ["--target-socket", "$DIR/none.sock", "--target-user", "root", "--target-password-env", "CANARY"];
+    let restore = [&["restore", "--to", "latest"][..], &target].concat();
+    let commands = [&["doctor"][..], &["agent"], &["dump"], &["status"], &["verify"], &["find"], &restore];
+    for words in commands {
+        for format in [&["-vvvv"][..], &["-vvvv", "--json"]] {
+            let ran = place.run_with(&[words, format].concat(), &[("CANARY", "canary-in-environment")]);
+            let said = format!("{}{}", ran.stdout, ran.stderr);
+            assert!(!said.contains("canary-in") && !said.contains(identity), "{words:?}: {said}");
+        }
+    }
+}

@@ -46,7 +46,7 @@ pub(super) async fn write_users(conn: &mut Conn, out: &mut SqlOut<'_>) -> Result
         })?;
         let clauses = without_default_role(clauses);
         out.push([CREATE_USER.as_bytes(), quoted.as_bytes(), &clauses].concat()).await?;
-        out.push([b"ALTER USER ", quoted.as_bytes(), &clauses].concat()).await?;
+        out.push([b"ALTER USER ", quoted.as_bytes(), &with_credentials(&clauses)].concat()).await?;
     }
     Ok(())
 }
@@ -102,6 +102,19 @@ fn without_default_role(clauses: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The clauses for `ALTER USER`, where a plugin without credentials would mean: forget them, and expire the account.
+fn with_credentials(clauses: &[u8]) -> Vec<u8> {
+    const PLUGIN: &[u8] = b" IDENTIFIED WITH '";
+    let plugin_end = clauses
+        .strip_prefix(PLUGIN)
+        .and_then(|rest| rest.iter().position(|&byte| byte == b'\''))
+        .map(|at| PLUGIN.len() + at + 1);
+    match plugin_end.and_then(|end| clauses.split_at_checked(end)) {
+        Some((head, tail)) if !tail.starts_with(b" AS ") => [head, b" AS ''", tail].concat(),
+        _ => clauses.to_vec(),
+    }
+}
+
 fn find_unquoted(text: &[u8], wanted: &[u8]) -> Option<usize> {
     let mut quote: Option<u8> = None;
     let mut at = 0;
@@ -123,6 +136,13 @@ fn find_unquoted(text: &[u8], wanted: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_without_a_password_is_not_expired_by_altering_it() {
+        assert_eq!(with_credentials(b" IDENTIFIED WITH 'p' REQUIRE NONE"), b" IDENTIFIED WITH 'p' AS '' REQUIRE NONE");
+        let given = b" IDENTIFIED WITH 'p' AS 0x00 REQUIRE NONE";
+        assert_eq!(with_credentials(given), given);
+    }
 
     #[test]
     fn the_default_role_is_taken_out_and_nothing_else() {

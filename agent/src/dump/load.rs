@@ -4,6 +4,7 @@ mod accounts;
 mod input;
 mod retry;
 mod rows;
+mod views;
 
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use mysql_async::prelude::Queryable;
 
 use self::accounts::AccountLoader;
 use self::input::Statements;
-use self::retry::Retry;
 use super::error::LoadError;
 use super::part::Part;
 use super::session::{error_code, prepare_loader};
@@ -147,7 +147,7 @@ impl<'a> Loader<'a> {
                 Part::Users => accounts.load_users(conn, statements).await?,
                 Part::Load => self.load_rows(conn, statements).await?,
                 Part::Tables | Part::Routines | Part::Triggers | Part::Events => run_all(conn, statements).await?,
-                Part::Views => self.load_views(conn, statements).await?,
+                Part::Views => self.report.not_restored.extend(views::load(conn, statements, accounts.own()).await?),
                 Part::Grants => self.report.not_restored.extend(accounts.load_grants(conn, statements).await?),
             }
         }
@@ -176,19 +176,6 @@ impl<'a> Loader<'a> {
             None => Ok(()),
             Some(file) => Err(unknown(&dump, &format!("no statement loads {}", file.name))),
         }
-    }
-
-    /// Views that only a later view makes possible are tried again. What remains was broken on the source already.
-    async fn load_views(&mut self, conn: &mut Conn, mut statements: Statements) -> Result<(), LoadError> {
-        let mut retry = Retry::default();
-        while let Some(statement) = statements.next().await? {
-            retry.run(conn, statement, statements.name()).await?;
-        }
-        for (statement, error) in retry.finish(conn, statements.name()).await? {
-            let name = retry::view_name(&statement);
-            self.report.not_restored.push(format!("view {name}: {error}"));
-        }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use mysql_async::Conn;
 use super::error::DumpError;
 use super::quote;
 use super::schema::name_object;
-use super::session::{Record, record, records};
+use super::session::{Record, error_code, record, records};
 use super::sql_file::SqlOut;
 
 /// Where no objects of people are.
@@ -107,7 +107,7 @@ pub(super) async fn write_routines(conn: &mut Conn, out: &mut SqlOut<'_>) -> Res
             conn,
             "list routines",
             format!(
-                "SELECT ROUTINE_SCHEMA AS S, ROUTINE_NAME AS N, ROUTINE_TYPE AS T FROM information_schema.ROUTINES \
+                "SELECT ROUTINE_SCHEMA AS S, ROUTINE_NAME AS N, ROUTINE_TYPE AS T, ROUTINE_COMMENT AS C FROM information_schema.ROUTINES \
                  WHERE ROUTINE_SCHEMA {NOT_OWN} AND ROUTINE_TYPE IN ('FUNCTION', 'PROCEDURE') ORDER BY 1, 3, 2"
             ),
         )
@@ -129,7 +129,20 @@ pub(super) async fn write_routines(conn: &mut Conn, out: &mut SqlOut<'_>) -> Res
             context.collate(conn, &schema, &row.text("Database Collation")?, out).await?;
             context.set(format!("{}, {}", creation(&row)?, sql_mode(&row)?), out).await?;
         }
-        out.push(recoded(conn, &row, row.required(column)?, &[&name]).await?).await?;
+        out.push(
+            recoded(conn, &row, row.required(column)?, &[quote::identifier(&name), shown_text(&routine.text("C")?)])
+                .await?,
+        )
+        .await?;
+        let comment = routine.text("C")?;
+        if comment.contains('\\') && row.text("sql_mode").is_ok_and(|modes| modes.contains("NO_BACKSLASH_ESCAPES")) {
+            // The server shows the comment's backslashes doubled, and under the routine's own mode they stay so.
+            out.push("SET NAMES utf8mb4").await?;
+            out.push("SET SESSION sql_mode = ''").await?;
+            let routine = quote::qualified(&schema, &name);
+            out.push(format!("ALTER {kind} {routine} COMMENT {}", quote::plain_text(&comment))).await?;
+            context.settings = None;
+        }
     }
     context.leave(out).await
 }
@@ -138,14 +151,60 @@ pub(super) async fn write_routines(conn: &mut Conn, out: &mut SqlOut<'_>) -> Res
 pub(super) async fn write_views(conn: &mut Conn, out: &mut SqlOut<'_>) -> Result<(), DumpError> {
     let mut context = Context::default();
     for (schema, name) in views_in_order(conn).await? {
-        let row = record(conn, "SHOW CREATE VIEW", format!("SHOW CREATE VIEW {}", quote::qualified(&schema, &name)))
-            .await
-            .map_err(|err| name_object(err, &schema, &name))?;
+        let shown =
+            record(conn, "SHOW CREATE VIEW", format!("SHOW CREATE VIEW {}", quote::qualified(&schema, &name))).await;
+        let (settings, text) = match shown {
+            Ok(row) => (creation(&row)?, row.required("Create View")?.to_vec()),
+            // The server opens the view, and cannot where a function's definer does not exist.
+            Err(DumpError::Server { source, .. }) if error_code(&source).is_some() => {
+                unopened_view(conn, &schema, &name).await?
+            }
+            Err(err) => return Err(name_object(err, &schema, &name)),
+        };
         context.enter(&schema, out).await?;
-        context.set(creation(&row)?, out).await?;
-        out.push(row.required("Create View")?).await?;
+        context.set(settings, out).await?;
+        out.push(text).await?;
     }
     Ok(())
+}
+
+/// A view from what the dictionary says, without opening it. The dictionary does not show the algorithm.
+async fn unopened_view(conn: &mut Conn, schema: &str, name: &str) -> Result<(String, Vec<u8>), DumpError> {
+    let row = record(
+        conn,
+        "information_schema.VIEWS",
+        format!(
+            "SELECT VIEW_DEFINITION, CHECK_OPTION, DEFINER, SECURITY_TYPE, CHARACTER_SET_CLIENT AS character_set_client, \
+             COLLATION_CONNECTION AS collation_connection FROM information_schema.VIEWS \
+             WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+            quote::text(schema),
+            quote::text(name)
+        ),
+    )
+    .await
+    .map_err(|err| name_object(err, schema, name))?;
+    let definer = row.text("DEFINER")?;
+    let (user, host) = definer.rsplit_once('@').unwrap_or((&definer, "%"));
+    let check = match row.text("CHECK_OPTION")?.as_str() {
+        "NONE" => String::new(),
+        kind => format!(" WITH {} CHECK OPTION", word(kind)?),
+    };
+    let text = format!(
+        "CREATE ALGORITHM=UNDEFINED DEFINER={} SQL SECURITY {} VIEW {} AS {}{check}",
+        quote::account(user, host),
+        word(&row.text("SECURITY_TYPE")?)?,
+        quote::identifier(name),
+        row.text("VIEW_DEFINITION")?
+    );
+    let client = row.text("character_set_client")?;
+    let text = if client.starts_with("utf8") { text.into_bytes() } else { converted(conn, &text, &client).await? };
+    Ok((creation(&row)?, text))
+}
+
+/// A text in another character set.
+async fn converted(conn: &mut Conn, text: &str, character_set: &str) -> Result<Vec<u8>, DumpError> {
+    let sql = format!("SELECT CONVERT({} USING {})", quote::text(text), word(character_set)?);
+    Ok(record(conn, "CONVERT", sql).await?.bytes_at(0).unwrap_or_default().to_vec())
 }
 
 async fn views_in_order(conn: &mut Conn) -> Result<Vec<(String, String)>, DumpError> {
@@ -190,7 +249,7 @@ pub(super) async fn write_triggers(conn: &mut Conn, out: &mut SqlOut<'_>) -> Res
         context.collate(conn, &schema, &row.text("Database Collation")?, out).await?;
         context.set(format!("{}, {}", creation(&row)?, sql_mode(&row)?), out).await?;
         let text = row.required("SQL Original Statement")?;
-        out.push(recoded(conn, &row, text, &[&name, &table]).await?).await?;
+        out.push(recoded(conn, &row, text, &[quote::identifier(&name), quote::identifier(&table)]).await?).await?;
     }
     context.leave(out).await
 }
@@ -203,7 +262,7 @@ pub(super) async fn write_events(conn: &mut Conn, out: &mut SqlOut<'_>) -> Resul
         conn,
         "list events",
         format!(
-            "SELECT EVENT_SCHEMA AS S, EVENT_NAME AS N, UNIX_TIMESTAMP(CREATED) AS C FROM information_schema.EVENTS \
+            "SELECT EVENT_SCHEMA AS S, EVENT_NAME AS N, UNIX_TIMESTAMP(CREATED) AS C, EVENT_COMMENT AS M FROM information_schema.EVENTS \
              WHERE EVENT_SCHEMA {NOT_OWN} ORDER BY 1, 2"
         ),
     )
@@ -221,9 +280,35 @@ pub(super) async fn write_events(conn: &mut Conn, out: &mut SqlOut<'_>) -> Resul
             created.split('.').next().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit())).unwrap_or("1");
         let settings = format!("{}, {}, time_zone = {zone}, timestamp = {created}", creation(&row)?, sql_mode(&row)?);
         context.set(settings, out).await?;
-        out.push(recoded(conn, &row, row.required("Create Event")?, &[&name]).await?).await?;
+        out.push(
+            recoded(
+                conn,
+                &row,
+                row.required("Create Event")?,
+                &[quote::identifier(&name), shown_text(&event.text("M")?)],
+            )
+            .await?,
+        )
+        .await?;
     }
     context.leave(out).await
+}
+
+/// A comment as the server shows it in `SHOW CREATE` (`append_unescaped` in its sources).
+fn shown_text(value: &str) -> String {
+    let mut shown = String::from("'");
+    for c in value.chars() {
+        match c {
+            '\0' => shown.push_str("\\0"),
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\\' => shown.push_str("\\\\"),
+            '\'' => shown.push_str("''"),
+            c => shown.push(c),
+        }
+    }
+    shown.push('\'');
+    shown
 }
 
 /// The character set and collation of the connection that made the object.
@@ -250,9 +335,9 @@ fn word(text: &str) -> Result<&str, DumpError> {
     }
 }
 
-/// The server writes the names in the head of a routine, trigger or event in UTF-8 whatever the rest is in. They are
-/// brought into the statement's character set, in the order in which they stand in the head.
-async fn recoded(conn: &mut Conn, row: &Record, text: &[u8], names: &[&str]) -> Result<Vec<u8>, DumpError> {
+/// The server writes the names and the comment in the head of a routine, trigger or event in UTF-8 whatever the rest is
+/// in. They are brought into the statement's character set, in the order in which they stand in the head.
+async fn recoded(conn: &mut Conn, row: &Record, text: &[u8], head: &[String]) -> Result<Vec<u8>, DumpError> {
     let client = match row.bytes("character_set_client") {
         Some(_) => row.text("character_set_client")?,
         None => return Ok(text.to_vec()),
@@ -262,13 +347,10 @@ async fn recoded(conn: &mut Conn, row: &Record, text: &[u8], names: &[&str]) -> 
         return Ok(recoded);
     }
     let mut from = 0;
-    for name in names.iter().filter(|name| !name.is_ascii()) {
-        let quoted = quote::identifier(name);
-        let head = recoded.get(from..).unwrap_or_default();
-        let Some(at) = head.windows(quoted.len()).position(|window| window == quoted.as_bytes()) else { continue };
-        let sql = format!("SELECT CONVERT({} USING {})", quote::text(&quoted), word(&client)?);
-        let converted = record(conn, "CONVERT", sql).await?;
-        let converted = converted.bytes_at(0).unwrap_or_default();
+    for quoted in head.iter().filter(|quoted| !quoted.is_ascii()) {
+        let rest = recoded.get(from..).unwrap_or_default();
+        let Some(at) = rest.windows(quoted.len()).position(|window| window == quoted.as_bytes()) else { continue };
+        let converted = converted(conn, quoted, &client).await?;
         let start = from + at;
         recoded.splice(start..start + quoted.len(), converted.iter().copied());
         from = start + converted.len();

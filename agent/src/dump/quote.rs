@@ -59,6 +59,26 @@ pub fn account(user: &str, host: &str) -> String {
     format!("{}@{}", identifier(user), identifier(host))
 }
 
+/// The quoted account that `text` begins with.
+#[must_use]
+pub fn leading_account(text: &[u8]) -> Option<&[u8]> {
+    let user = leading_identifier(text)?;
+    let host = leading_identifier(text.get(user + 1..).filter(|_| text.get(user) == Some(&b'@'))?)?;
+    text.get(..user + 1 + host)
+}
+
+/// The length of the identifier in backticks that `text` begins with.
+fn leading_identifier(text: &[u8]) -> Option<usize> {
+    let mut at = text.starts_with(b"`").then_some(1)?;
+    loop {
+        at += 1 + text.get(at..)?.iter().position(|&byte| byte == b'`')?;
+        if text.get(at) != Some(&b'`') {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -83,6 +103,14 @@ mod tests {
         #[test]
         fn every_name_is_read_back_as_it_was(name in "\\PC{0,64}|[`'\"\\\\\n\r\t;*/-]{0,20}") {
             prop_assert_eq!(read_identifier(&identifier(&name)), Some(name));
+        }
+
+        #[test]
+        fn an_account_is_found_at_the_start(user in "[a`@ ]{0,6}", host in "[a`@%]{0,6}", rest in "[ a@']{0,6}") {
+            let quoted = account(&user, &host);
+            let text = format!("{quoted}{rest}");
+            prop_assert_eq!(leading_account(text.as_bytes()), Some(quoted.as_bytes()));
+            prop_assert_eq!(leading_account(format!("x{text}").as_bytes()), None);
         }
 
         #[test]

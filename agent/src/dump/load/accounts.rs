@@ -47,6 +47,11 @@ impl AccountLoader {
         Ok(Self { own, existing, own_seen: false })
     }
 
+    /// The account that the load runs as, quoted.
+    pub(super) fn own(&self) -> &str {
+        &self.own
+    }
+
     /// Whether the dump has the account that the load runs as.
     pub(super) fn has_own(&self) -> bool {
         self.own_seen
@@ -109,20 +114,8 @@ impl AccountLoader {
 
 /// The quoted account that a statement makes.
 fn account_of(statement: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(statement.strip_prefix(CREATE_USER.as_bytes())?).ok()?;
-    let mut end = 0;
-    for _ in 0..2 {
-        end += 1 + text.get(end..)?.find('`')?;
-        while let Some(at) = text.get(end..)?.find('`') {
-            end += at + 1;
-            if text.get(end..)?.starts_with('`') {
-                end += 1;
-            } else {
-                break;
-            }
-        }
-    }
-    text.get(..end).map(str::to_owned)
+    let account = quote::leading_account(statement.strip_prefix(CREATE_USER.as_bytes())?)?;
+    String::from_utf8(account.to_vec()).ok()
 }
 
 /// Grants on a table that does not exist.

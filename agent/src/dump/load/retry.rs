@@ -10,7 +10,7 @@ use super::server;
 
 /// What the session was set to when a statement was to be run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Context {
+pub(super) struct Context {
     names: Option<Vec<u8>>,
     schema: Option<Vec<u8>>,
     settings: Option<Vec<u8>>,
@@ -18,7 +18,7 @@ struct Context {
 
 impl Context {
     /// Takes notice of a statement that sets up the session.
-    fn accept(&mut self, statement: &[u8]) -> bool {
+    pub(super) fn accept(&mut self, statement: &[u8]) -> bool {
         if statement.starts_with(b"SET NAMES ") {
             *self = Self { names: Some(statement.to_vec()), schema: self.schema.take(), settings: None };
         } else if statement.starts_with(b"USE ") {
@@ -31,7 +31,7 @@ impl Context {
         true
     }
 
-    async fn set(&self, conn: &mut Conn, file: &str) -> Result<(), LoadError> {
+    pub(super) async fn set(&self, conn: &mut Conn, file: &str) -> Result<(), LoadError> {
         for statement in [&self.names, &self.schema, &self.settings].into_iter().flatten() {
             conn.query_drop(statement.as_slice()).await.map_err(|source| server(file, source))?;
         }
@@ -79,11 +79,4 @@ impl Retry {
             }
         }
     }
-}
-
-/// The view's name, as far as it can be seen in the statement that makes it.
-pub(super) fn view_name(statement: &[u8]) -> String {
-    let text = String::from_utf8_lossy(statement);
-    let after = text.split_once(" VIEW ").map_or("", |(_, rest)| rest);
-    after.split_once(" AS ").map_or(after, |(name, _)| name).chars().take(130).collect()
 }

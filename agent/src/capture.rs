@@ -4,6 +4,7 @@ mod backoff;
 mod continuity;
 mod error;
 mod follower;
+mod index;
 mod keys;
 mod pipeline;
 mod progress;
@@ -16,6 +17,7 @@ mod standing;
 pub use continuity::{Discontinuity, Start, check_settings, decide, warnings};
 pub use error::CaptureError;
 pub use follower::{Cut, Effect, Follower, StreamError};
+pub use index::Index;
 pub use keys::{KeyBackupError, back_up as back_up_keys, watch as watch_keys};
 pub use progress::Progress;
 pub use report::{AgentReport, AgentState};
@@ -60,6 +62,7 @@ pub struct Running {
 #[derive(Debug)]
 pub struct Capture {
     archive: Archive,
+    index: Index,
     login: ServerLogin,
     identity: ReplicaIdentity,
     policy: SegmentPolicy,
@@ -81,7 +84,7 @@ impl Capture {
         let failed = |action| move |source| CaptureError::StateDir { action, path: state_dir.clone(), source };
         fsync::create_directories(state_dir).map_err(failed("create the folder"))?;
         let lock = lock(&state_dir.join("lock"))?;
-        let inventory = archive.inventory()?;
+        let (index, inventory) = Index::open(&config.catalog_file(), &archive)?;
         let standing = Standing::of(&inventory)?;
         let spool = Spool::create(&state_dir.join("spool")).map_err(failed("create the spool"))?;
         let CaptureConfig { segment_age_seconds, segment_bytes_max, heartbeat_seconds } = config.capture;
@@ -97,7 +100,22 @@ impl Capture {
         let reporter = Reporter::new(state_dir, login.address.to_string());
         let running = watch::Sender::new(None);
         let spool = Some(spool);
-        Ok((Self { archive, login, identity, policy, standing, spool, reporter, running, _lock: lock }, inventory))
+        Ok((
+            Self { archive, index, login, identity, policy, standing, spool, reporter, running, _lock: lock },
+            inventory,
+        ))
+    }
+
+    /// How the source is logged in to.
+    #[must_use]
+    pub fn login(&self) -> &ServerLogin {
+        &self.login
+    }
+
+    /// The catalog, for others in the agent that publish.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        self.index.clone()
     }
 
     /// Tells when the source and the timeline are known.
@@ -177,7 +195,7 @@ impl Capture {
         self.running.send_replace(Some(Running { timeline: standing.timeline, server: facts.uuid }));
         let ends = standing.ends_of(facts.uuid);
         let follower = Follower::new(facts.uuid, self.policy, standing.captured.clone(), ends, &start);
-        let mut publisher = Publisher::new(self.archive.clone(), standing);
+        let mut publisher = Publisher::new(self.archive.clone(), self.index.clone(), standing);
         let (to, mut from) = reader::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(reader::read(stream, to));
@@ -228,10 +246,12 @@ impl Capture {
             starting_gtids: facts.gtid_purged.clone(),
             created: Micros(now_micros()),
         };
-        let (archive, published) = (self.archive.clone(), timeline.clone());
-        spawn_blocking(move || archive.publish_timeline(&published))
-            .await
-            .map_err(|_| CaptureError::Task("publishing"))??;
+        let (archive, index, published) = (self.archive.clone(), self.index.clone(), timeline.clone());
+        let publish = move || {
+            archive.publish_timeline(&published)?;
+            index.timeline(&published).map_err(CaptureError::from)
+        };
+        spawn_blocking(publish).await.map_err(|_| CaptureError::Task("publishing"))??;
         tracing::info!(timeline = %timeline.id, starting_gtids = %timeline.starting_gtids, "timeline opened");
         Ok(Standing::new(&timeline))
     }

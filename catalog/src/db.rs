@@ -1,7 +1,7 @@
 //! The catalog: an SQLite index of one archive. A cache: the store is the truth, and [`Catalog::replace_all`] makes the
 //! catalog again from it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -268,6 +268,10 @@ fn error(path: &Path, problem: CatalogProblem) -> CatalogError {
 }
 
 fn connect(path: &Path, repository: RepositoryId) -> Result<Connection, CatalogProblem> {
+    // One process at a time: neither SQLite's switch to WAL nor a migration waits for another one's.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let opening = File::open(folder)?;
+    opening.lock()?;
     // Created here and not by SQLite, for its mode; SQLite gives the same one to -wal and -shm.
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use highwater_catalog::{CatalogError, CatalogProblem};
+
 use super::continuity::Discontinuity;
 use super::follower::StreamError;
 use super::standing::BrokenTimeline;
@@ -26,6 +28,9 @@ pub enum CaptureError {
     /// The archive.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// The archive's timeline has a hole.
     #[error(transparent)]
     BrokenTimeline(#[from] BrokenTimeline),
@@ -73,7 +78,9 @@ impl CaptureError {
                 StoreErrorKind::Exists | StoreErrorKind::Missing | StoreErrorKind::Other => Retry::Never,
             },
             Self::Archive(ArchiveError::Scratch { .. }) => Retry::Soon,
+            Self::Catalog(error) if matches!(error.problem, CatalogProblem::Full | CatalogProblem::Busy) => Retry::Soon,
             Self::Archive(_)
+            | Self::Catalog(_)
             | Self::Stream(_)
             | Self::Discontinuity(_)
             | Self::BrokenTimeline(_)
@@ -93,6 +100,7 @@ impl CaptureError {
             Self::Source(_)
             | Self::Discontinuity(_)
             | Self::Stream(_)
+            | Self::Catalog(_)
             | Self::StateDir { .. }
             | Self::Locked { .. }
             | Self::Task(_) => Exit::Failed,
@@ -105,6 +113,7 @@ impl CaptureError {
         match self {
             Self::Source(error) => error.hint(),
             Self::Archive(error) => error.hint(),
+            Self::Catalog(error) => Some(error.hint().to_owned()),
             Self::Discontinuity(error) => Some(error.hint().to_owned()),
             Self::Stream(StreamError::Event { .. }) => {
                 Some("the bytes were damaged on the way three times: check the source's binlog with mysqlbinlog --verify-binlog-checksum".to_owned())

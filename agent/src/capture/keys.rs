@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use highwater_binlog::ServerUuid;
-use highwater_catalog::KeyGeneration;
+use highwater_catalog::{CatalogError, KeyGeneration};
 use highwater_keyring::{KeyBundle, Keyring, KeyringError};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::index::Index;
 use super::report::now_micros;
 use crate::archive::{Archive, ArchiveError};
 
@@ -50,6 +51,9 @@ pub enum KeyBackupError {
     /// The bundle cannot be stored.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// The bundle cannot be recorded.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
 }
 
 /// Backs the keys up if they are not those of the newest generation. Blocking.
@@ -58,6 +62,7 @@ pub enum KeyBackupError {
 /// When a keyring cannot be read or the bundle not be published.
 pub fn back_up(
     archive: &Archive,
+    index: &Index,
     server: ServerUuid,
     files: &[PathBuf],
     newest: &mut Option<BTreeSet<String>>,
@@ -73,6 +78,7 @@ pub fn back_up(
     }
     let bundle = KeyBundle::new(&server.to_string(), now_micros(), keyring).map_err(KeyBackupError::Bundle)?;
     let generation = archive.publish_keys(server, ids.iter().cloned().collect(), &bundle.encode())?;
+    index.keys(&generation)?;
     *newest = Some(ids);
     Ok(Some(generation))
 }
@@ -80,6 +86,7 @@ pub fn back_up(
 /// Watches the keyring until `stop` is cancelled. Failures are logged and tried again.
 pub async fn watch(
     archive: Archive,
+    index: Index,
     server: ServerUuid,
     files: Vec<PathBuf>,
     mut newest: Option<BTreeSet<String>>,
@@ -87,9 +94,9 @@ pub async fn watch(
 ) {
     let mut failed = false;
     while !stop.is_cancelled() {
-        let (archive, files) = (archive.clone(), files.clone());
+        let (archive, index, files) = (archive.clone(), index.clone(), files.clone());
         let done = spawn_blocking(move || {
-            let result = back_up(&archive, server, &files, &mut newest);
+            let result = back_up(&archive, &index, server, &files, &mut newest);
             (result, newest)
         })
         .await;

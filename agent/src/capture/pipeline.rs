@@ -200,6 +200,7 @@ impl<'a> Pipeline<'a> {
         if let Some(segment) = segment {
             let bytes = segment.end - segment.start;
             self.progress.store(bytes);
+            self.progress.catalogue(bytes);
             tracing::debug!(binlog = %segment.binlog, start = segment.start, end = segment.end,
                 transactions = segment.transactions, sequence = segment.sequence, "segment published");
             self.reporter.update(|report| report.last_segment_us = Some(now_micros()));

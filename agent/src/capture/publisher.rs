@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::backoff::Backoff;
 use super::error::CaptureError;
 use super::follower::Cut;
+use super::index::Index;
 use super::spool::Stretch;
 use super::standing::Standing;
 use crate::archive::{Archive, ArchiveError, SegmentDraft};
@@ -34,7 +35,8 @@ pub(super) struct Publisher {
     archive: Archive,
     standing: Standing,
     waiting: VecDeque<Job>,
-    running: JoinSet<(Job, Result<Segment, ArchiveError>)>,
+    index: Index,
+    running: JoinSet<(Job, Result<Segment, CaptureError>)>,
     backoff: Backoff,
     retry_at: Option<Instant>,
 }
@@ -42,11 +44,12 @@ pub(super) struct Publisher {
 impl Publisher {
     /// Goes on where the archive ends.
     #[must_use]
-    pub(super) fn new(archive: Archive, standing: Standing) -> Self {
+    pub(super) fn new(archive: Archive, index: Index, standing: Standing) -> Self {
         Self {
             archive,
             standing,
             waiting: VecDeque::new(),
+            index,
             running: JoinSet::new(),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),
             retry_at: None,
@@ -109,7 +112,6 @@ impl Publisher {
                 Ok(Some(segment))
             }
             Err(error) => {
-                let error = CaptureError::from(error);
                 if error.retry() == Retry::Never {
                     return Err(error);
                 }
@@ -140,12 +142,16 @@ impl Publisher {
             previous_sha256: self.standing.previous_sha256,
         };
         let archive = self.archive.clone();
+        let index = self.index.clone();
         self.running.spawn_blocking(move || {
             let result = job
                 .stretch
                 .read(draft.start, draft.end)
                 .map_err(|source| ArchiveError::Read { object: format!("spool of {}", draft.binlog), source })
-                .and_then(|mut plain| archive.publish_segment(draft, &mut plain));
+                .and_then(|mut plain| archive.publish_segment(draft, &mut plain))
+                .map_err(CaptureError::from)
+                // Once more after a failure here, the archive answers with the segment that is there.
+                .and_then(|segment| index.segment(&segment).map(|()| segment).map_err(CaptureError::from));
             (job, result)
         });
     }

@@ -24,20 +24,27 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
     let config = context.config()?;
     let (config, archive, capture, inventory) = blocking_value(move || open(config)).await??;
-    let running = capture.running();
+    let (running, index) = (capture.running(), capture.index());
     // Ends with this function.
     let background = CancellationToken::new();
     let _guard = background.clone().drop_guard();
     let mut tasks = JoinSet::new();
     let dumped = inventory.dumps.iter().map(|dump| dump.timeline).collect();
-    tasks.spawn(dumps::run(config.clone(), archive.clone(), dumped, running.clone(), background.clone()));
+    tasks.spawn(dumps::run(
+        config.clone(),
+        archive.clone(),
+        index.clone(),
+        dumped,
+        running.clone(),
+        background.clone(),
+    ));
     if !config.keyring.files.is_empty() {
         let (archive, files) = (archive.clone(), config.keyring.files.clone());
         let stop = background.clone();
         tasks.spawn(async move {
             if let Some(Running { server, .. }) = known(running, &stop).await {
                 let newest = newest_keys(&inventory, server);
-                watch_keys(archive, server, files, newest, stop).await;
+                watch_keys(archive, index, server, files, newest, stop).await;
             }
         });
     }

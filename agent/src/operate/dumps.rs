@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::schedule::Schedule;
 use crate::archive::{Archive, now};
-use crate::capture::Running;
+use crate::capture::{Index, Running};
 use crate::config::Config;
 use crate::dump::{DumpOptions, take};
 use crate::exit::Failure;
@@ -29,6 +29,7 @@ const RETRY_MAX: Duration = Duration::from_secs(3600);
 pub async fn run(
     config: Config,
     archive: Archive,
+    index: Index,
     mut dumped: BTreeSet<TimelineId>,
     mut running: watch::Receiver<Option<Running>>,
     stop: CancellationToken,
@@ -39,7 +40,7 @@ pub async fn run(
     let work = async {
         loop {
             let Some(timeline) = due(&schedule, &dumped, &mut running).await else { return };
-            match dump(&config, &archive, timeline).await {
+            match dump(&config, &archive, &index, timeline).await {
                 Ok(()) => {
                     dumped.insert(timeline);
                     pause = RETRY_FIRST;
@@ -94,12 +95,14 @@ async fn due(
     }
 }
 
-async fn dump(config: &Config, archive: &Archive, timeline: TimelineId) -> anyhow::Result<()> {
+async fn dump(config: &Config, archive: &Archive, index: &Index, timeline: TimelineId) -> anyhow::Result<()> {
     let reader = config.clone();
     // Read each time: passwords are changed.
     let login = spawn_blocking(move || reader.source_login()).await??;
     tracing::info!(timeline = %timeline, "dump begins");
-    take(&login, archive, &DumpOptions::new(timeline), &|_| {}).await?;
+    let taken = take(&login, archive, &DumpOptions::new(timeline), &|_| {}).await?;
+    let index = index.clone();
+    spawn_blocking(move || index.dump(&taken.dump)).await??;
     Ok(())
 }
 

@@ -51,4 +51,20 @@ mod tests {
         assert_eq!(id, APPLICATION_ID);
         refuse_strangers(&connection).unwrap();
     }
+
+    #[test]
+    fn processes_that_open_a_new_catalog_at_once_all_get_it() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("catalog.sqlite");
+            let repository = crate::RepositoryId::from_random_bytes([7; 16]);
+            std::thread::scope(|scope| {
+                let open = || crate::Catalog::open(&path, repository).map(drop);
+                let opening: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                for opened in opening {
+                    opened.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
 }

@@ -17,6 +17,7 @@ pub struct Writer {
     stop: Arc<AtomicBool>,
     gate: Arc<Mutex<()>>,
     transactions: Arc<AtomicU64>,
+    failure: Arc<Mutex<Option<String>>>,
     thread: Option<JoinHandle<Result<u64>>>,
 }
 
@@ -28,7 +29,9 @@ impl Writer {
         let transactions = Arc::new(AtomicU64::new(0));
         let options = OptsBuilder::default().socket(Some(server.socket().display().to_string())).user(Some("root"));
         let (stopped, door, counter) = (Arc::clone(&stop), Arc::clone(&gate), Arc::clone(&transactions));
-        let thread = thread::spawn(move || {
+        let failure = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&failure);
+        let work = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let mut connection = runtime.block_on(Conn::new(options))?;
             let mut workload = Workload::new(seed);
@@ -42,8 +45,15 @@ impl Writer {
             }
             runtime.block_on(connection.disconnect())?;
             Ok(workload.steps())
+        };
+        let thread = thread::spawn(move || {
+            let outcome: Result<u64> = work();
+            if let Err(error) = &outcome {
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
+            }
+            outcome
         });
-        Ok(Self { stop, gate, transactions, thread: Some(thread) })
+        Ok(Self { stop, gate, transactions, failure, thread: Some(thread) })
     }
 
     /// Keeps it between two transactions while the guard lives.
@@ -61,8 +71,8 @@ impl Writer {
     pub fn wait_for(&self, more: u64) -> Result<()> {
         let (started, goal) = (Instant::now(), self.transactions() + more);
         while self.transactions() < goal {
-            let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-            anyhow::ensure!(!ended, "the writer ended by itself; stop() tells why");
+            let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            anyhow::ensure!(failure.is_none(), "the writer ended: {}", failure.unwrap_or_default());
             anyhow::ensure!(started.elapsed() < Duration::from_secs(120), "the writer is stuck");
             thread::sleep(Duration::from_millis(5));
         }

@@ -79,8 +79,9 @@ impl Execution<'_> {
         let mut side = Target::connect(self.login).await.map_err(RestoreFailure::Connect)?;
         mark.write(target).await?;
         settings.change(target).await?;
+        let mut notes = Vec::new();
         if mark.phase == MarkPhase::Load {
-            self.load(&mut side).await?;
+            notes = self.load(&mut side).await?;
             let purged = quoted(&plan.dump.gtids.to_string());
             target.run(&format!("SET GLOBAL gtid_purged = {purged}"), "SET gtid_purged").await?;
             mark.events = EventStates::read(target).await?;
@@ -93,6 +94,7 @@ impl Execution<'_> {
             self.replay(target).await?;
         }
         let mut outcome = self.settle(target, mark.events).await?;
+        outcome.notes.append(&mut notes);
         if !excluded.is_empty() {
             outcome.notes.push(format!("transactions left out: {excluded}"));
         }
@@ -103,7 +105,7 @@ impl Execution<'_> {
     }
 
     /// Loads the dump over a connection of its own, which is given up when the restore is told to stop.
-    async fn load(&self, side: &mut Target) -> Result<(), RestoreFailure> {
+    async fn load(&self, side: &mut Target) -> Result<Vec<String>, RestoreFailure> {
         let interrupted = RestoreFailure::Interrupted { during: "loading the dump", resumable: false };
         tokio::select! {
             () = self.stop.cancelled() => Err(interrupted),

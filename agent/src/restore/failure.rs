@@ -7,6 +7,7 @@ use super::preflight::Finding;
 use super::prove::{Damage, DamageCause};
 use super::serve::ServeError;
 use crate::archive::ArchiveError;
+use crate::dump::LoadError;
 use crate::exit::Exit;
 use crate::source::ServerError;
 
@@ -37,15 +38,8 @@ pub enum RestoreFailure {
     #[error("the target refuses")]
     Target(#[from] ServerError),
     /// The dump could not be loaded.
-    #[error("load the dump: {message}")]
-    Load {
-        /// Why.
-        message: String,
-        /// The next step.
-        hint: Option<String>,
-        /// What kind of failure.
-        exit: Exit,
-    },
+    #[error("load the dump")]
+    Load(#[from] LoadError),
     /// The replication source could not be started.
     #[error("serve the binlogs")]
     Serve(#[from] ServeError),
@@ -123,7 +117,7 @@ impl RestoreFailure {
                 | DamageCause::Transactions { .. } => Exit::Damaged,
             },
             Self::Unfit { .. } | Self::Connect(_) => Exit::Target,
-            Self::Load { exit, .. } => *exit,
+            Self::Load(error) => archive_error(error).map_or(Exit::Failed, ArchiveError::exit),
             Self::Interrupted { .. } => Exit::Interrupted,
             Self::Target(_)
             | Self::Serve(_)
@@ -150,7 +144,10 @@ impl RestoreFailure {
             },
             Self::Unfit { findings, .. } => Some(texts(findings, |finding| &finding.hint)),
             Self::Connect(error) | Self::Target(error) => error.hint(),
-            Self::Load { hint, .. } => hint.clone(),
+            Self::Load(error) => archive_error(error).map_or_else(
+                || Some("empty the target, and run the same command again once the cause is gone".to_owned()),
+                ArchiveError::hint,
+            ),
             Self::NotReached { .. } => Some(
                 "the target connects to us: open that address to it, or name one it can reach with --serve-address"
                     .to_owned(),
@@ -172,6 +169,18 @@ impl RestoreFailure {
             Self::SettingsLeft { by_hand, .. } => Some(format!("run on the target: {by_hand}")),
             Self::Serve(_) | Self::Serving(_) | Self::Internal(_) => None,
         }
+    }
+}
+
+/// The archive's failure inside of a load's.
+fn archive_error(error: &LoadError) -> Option<&ArchiveError> {
+    match error {
+        LoadError::Read { source, .. } => source.get_ref()?.downcast_ref(),
+        LoadError::Server { .. }
+        | LoadError::Unknown { .. }
+        | LoadError::Statement { .. }
+        | LoadError::Value { .. }
+        | LoadError::Rows { .. } => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Loading the dump.
+//! Loading the dump, in this module's terms.
 
 use highwater_catalog::Dump;
 
@@ -6,21 +6,26 @@ use super::failure::RestoreFailure;
 use super::target::Target;
 use super::{Phase, Progress, ProgressSink};
 use crate::archive::Archive;
-use crate::exit::Exit;
+use crate::dump::LoadProgress;
 
-/// Loads `dump` over `side`.
+/// Loads `dump` over `side`; returns what a person should know.
 pub(crate) async fn load(
     side: &mut Target,
-    _archive: &Archive,
+    archive: &Archive,
     dump: &Dump,
     progress: &ProgressSink,
-) -> Result<(), RestoreFailure> {
-    if !dump.files.is_empty() {
-        let message = "loading is not part of this build".to_owned();
-        return Err(RestoreFailure::Load { message, hint: None, exit: Exit::Failed });
-    }
+) -> Result<Vec<String>, RestoreFailure> {
     side.stop_logging().await?;
-    let total = dump.files.iter().map(|file| file.object.plain_size).sum();
-    progress(Progress { phase: Phase::Load, done: total, total });
-    Ok(())
+    let told = |loaded: LoadProgress| {
+        progress(Progress { phase: Phase::Load, done: loaded.bytes, total: loaded.bytes_total });
+    };
+    let report = crate::dump::load::load(side.conn(), archive, dump, &told).await?;
+    let mut notes = report.not_restored;
+    if !report.kept_accounts.is_empty() {
+        notes.push(format!("accounts of the target that the source has not: {}", report.kept_accounts.join(", ")));
+    }
+    if report.own_account_replaced {
+        notes.push("the account used for this restore now has the source's password and privileges".to_owned());
+    }
+    Ok(notes)
 }

@@ -44,6 +44,10 @@ impl Target {
         self.session.account()
     }
 
+    pub(crate) fn conn(&mut self) -> &mut mysql_async::Conn {
+        self.session.conn()
+    }
+
     /// Runs a statement without result. `what` names it in errors, without values.
     pub(crate) async fn run(&mut self, sql: &str, what: &str) -> Result<(), ServerError> {
         let result = self.session.conn().query_drop(sql).await;

@@ -28,7 +28,15 @@ pub(crate) struct Archived {
 }
 
 impl Archived {
+    /// Of everything that the server has now.
     pub(crate) fn of(server: &MysqlServer) -> Self {
+        let mut all = Self::new(server);
+        all.publish_binlogs(server);
+        all
+    }
+
+    /// Without binlogs; full dumps may follow.
+    pub(crate) fn new(server: &MysqlServer) -> Self {
         let store = Arc::new(MemoryStore::new());
         let archive = Archive::create(store.clone(), "orders".parse().unwrap(), Recipients::default()).unwrap();
         let timeline = Timeline {
@@ -52,13 +60,16 @@ impl Archived {
             files: vec![],
         };
         archive.begin_dump(dump.id.clone()).unwrap().publish(dump).unwrap();
-        let mut all = Self { archive, inventory: Inventory::default(), store, history: Vec::new() };
+        Self { archive, inventory: Inventory::default(), store, history: Vec::new() }
+    }
+
+    /// Every binlog of the server, as it is now.
+    pub(crate) fn publish_binlogs(&mut self, server: &MysqlServer) {
         let mut last = None;
         for name in server.binlogs().unwrap() {
-            all.publish(server, &name, &mut last);
+            self.publish(server, &name, &mut last);
         }
-        all.inventory = all.archive.inventory().unwrap();
-        all
+        self.inventory = self.archive.inventory().unwrap();
     }
 
     /// Everything up to and including transaction `count`.

@@ -5,6 +5,7 @@ mod events;
 mod failures;
 mod find;
 mod points;
+mod round_trip;
 mod serve;
 
 use std::sync::{Arc, Mutex};

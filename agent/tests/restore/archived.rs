@@ -1,13 +1,44 @@
 //! An archive of what a server has in its binlogs, with an empty dump before all of it.
 
-use std::sync::Arc;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use highwater::archive::{Archive, SegmentDraft};
+use highwater::dump::{DumpOptions, take};
 use highwater::seal::Recipients;
-use highwater::store::MemoryStore;
+use highwater::store::{DirectoryStore, MemoryStore, ObjectStore};
 use highwater_binlog::{BinlogPosition, Framer, Gtid, GtidEvent, GtidSet, Progress, TransactionTracker};
-use highwater_catalog::{Dump, Inventory, Micros, Timeline, TimelineId};
+use highwater_catalog::{Dump, DumpFile, Inventory, Micros, Timeline, TimelineId};
 use highwater_tests::MysqlServer;
+
+use super::login;
+
+/// A dump of a server that has executed nothing, with the bytes of its files.
+static EMPTY_DUMP: OnceLock<(Dump, Vec<(DumpFile, Vec<u8>)>)> = OnceLock::new();
+
+fn dump_of_nothing() -> (Dump, Vec<(DumpFile, Vec<u8>)>) {
+    // A thread of its own, since callers may be in a runtime.
+    std::thread::spawn(|| {
+        let server = MysqlServer::builder().start().unwrap();
+        let name = "empty".parse().unwrap();
+        let archive = Archive::create(Arc::new(MemoryStore::new()), name, Recipients::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let options = DumpOptions::new(TimelineId(1));
+        let taken = runtime.block_on(take(&login(&server), &archive, &options, &|_| {})).unwrap();
+        assert!(taken.dump.gtids.is_empty());
+        let read = |file: &DumpFile| {
+            let mut bytes = Vec::new();
+            archive.read_dump_file(&taken.dump, file).unwrap().read_to_end(&mut bytes).unwrap();
+            (file.clone(), bytes)
+        };
+        let files = taken.dump.files.iter().map(read).collect();
+        let dump = Dump { started: Micros(1), finished: Micros(2), position: None, ..taken.dump.clone() };
+        (dump, files)
+    })
+    .join()
+    .unwrap()
+}
 
 /// So many that a history has segments that begin within a binlog.
 const TRANSACTIONS_PER_SEGMENT: usize = 6;
@@ -38,7 +69,18 @@ impl Archived {
     /// Without binlogs; full dumps may follow.
     pub(crate) fn new(server: &MysqlServer) -> Self {
         let store = Arc::new(MemoryStore::new());
-        let archive = Archive::create(store.clone(), "orders".parse().unwrap(), Recipients::default()).unwrap();
+        Self::in_store(server, store.clone(), store)
+    }
+
+    /// In a folder, for the program.
+    pub(crate) fn in_folder(server: &MysqlServer, folder: &Path) -> Self {
+        let mut all = Self::in_store(server, Arc::new(DirectoryStore::open(folder).unwrap()), Arc::default());
+        all.publish_binlogs(server);
+        all
+    }
+
+    fn in_store(server: &MysqlServer, objects: Arc<dyn ObjectStore>, store: Arc<MemoryStore>) -> Self {
+        let archive = Archive::create(objects, "orders".parse().unwrap(), Recipients::default()).unwrap();
         let timeline = Timeline {
             id: TimelineId(1),
             parent: None,
@@ -47,19 +89,16 @@ impl Archived {
             created: Micros(1),
         };
         archive.publish_timeline(&timeline).unwrap();
-        let dump = Dump {
-            id: "20260101T000000Z-0000".parse().unwrap(),
-            timeline: timeline.id,
-            server: server.uuid().unwrap().parse().unwrap(),
-            server_version: server.sql("SELECT VERSION()").unwrap(),
-            gtids: GtidSet::new(),
-            position: None,
-            started: Micros(1),
-            finished: Micros(2),
-            method: "none: an empty server".to_owned(),
-            files: vec![],
+        let (empty, files) = EMPTY_DUMP.get_or_init(dump_of_nothing);
+        let writer = archive.begin_dump(empty.id.clone()).unwrap();
+        let publish = |(file, bytes): &(DumpFile, Vec<u8>)| {
+            let mut copy = writer.create_file(&file.name).unwrap();
+            copy.write_all(bytes).unwrap();
+            copy.finish(file.kind.clone()).unwrap()
         };
-        archive.begin_dump(dump.id.clone()).unwrap().publish(dump).unwrap();
+        let files = files.iter().map(publish).collect();
+        let server = server.uuid().unwrap().parse().unwrap();
+        writer.publish(Dump { server, files, ..empty.clone() }).unwrap();
         Self { archive, inventory: Inventory::default(), store, history: Vec::new() }
     }
 

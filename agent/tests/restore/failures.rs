@@ -146,7 +146,7 @@ async fn applier_error_is_told_with_its_transaction_which_can_be_left_out() {
     options.exclude_gtids.insert(bad);
     options.resume = true;
     let report = restore(&archived, &target, &options).await.unwrap();
-    assert_eq!(report.notes, [format!("transactions left out: {bad}")]);
+    assert!(report.notes.contains(&format!("transactions left out: {bad}")), "{:?}", report.notes);
     assert_eq!(target.gtid_executed().unwrap(), source.gtid_executed().unwrap());
     assert_eq!(target.sql("SELECT MAX(v) FROM app.t").unwrap(), "7");
     assert_eq!(traces(&target), before);

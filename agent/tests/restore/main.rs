@@ -1,6 +1,7 @@
 //! Restores into real servers, from archives of real binlogs.
 
 mod archived;
+mod command;
 mod events;
 mod failures;
 mod find;

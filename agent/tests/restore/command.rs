@@ -104,7 +104,7 @@ fn interrupt_ends_with_its_code_and_the_same_command_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("store")).unwrap();
     let source = MysqlServer::builder().start().unwrap();
-    fill(&source, 3_000);
+    fill(&source, 1_500);
     Archived::in_folder(&source, &folder.path().join("store"));
     let target = odd_target(2);
     admit(&target, folder.path());

@@ -15,9 +15,12 @@ use highwater_tests::MysqlServer;
 use super::login;
 
 /// A dump of a server that has executed nothing, with the bytes of its files.
-static EMPTY_DUMP: OnceLock<(Dump, Vec<(DumpFile, Vec<u8>)>)> = OnceLock::new();
+static EMPTY_DUMP: OnceLock<(Dump, Files)> = OnceLock::new();
 
-fn dump_of_nothing() -> (Dump, Vec<(DumpFile, Vec<u8>)>) {
+/// Files of a dump and what is in them.
+type Files = Vec<(DumpFile, Vec<u8>)>;
+
+fn dump_of_nothing() -> (Dump, Files) {
     // A thread of its own, since callers may be in a runtime.
     std::thread::spawn(|| {
         let server = MysqlServer::builder().start().unwrap();

@@ -110,7 +110,8 @@ mod tests {
             let quoted = account(&user, &host);
             let text = format!("{quoted}{rest}");
             prop_assert_eq!(leading_account(text.as_bytes()), Some(quoted.as_bytes()));
-            prop_assert_eq!(leading_account(format!("x{text}").as_bytes()), None);
+            let other = format!("x{text}");
+            prop_assert_eq!(leading_account(other.as_bytes()), None);
         }
 
         #[test]

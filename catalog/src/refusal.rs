@@ -109,7 +109,7 @@ impl Refusal {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Empty => "run `highwater agent` or `highwater dump` first".to_owned(),
+            Self::Empty => "start `highwater agent`: it opens a timeline and takes the first dump".to_owned(),
             Self::UnknownTimeline { known, .. } => {
                 let known: Vec<_> = known.iter().map(ToString::to_string).collect();
                 format!("it has {}", known.join(", "))

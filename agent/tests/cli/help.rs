@@ -18,7 +18,7 @@ Examples:
   highwater status                             what can be restored right now
   highwater find --table shop.orders --kind delete
   highwater restore --before-gtid UUID:4711 --target mysql://root@127.0.0.1:3307 \\
-      --target-password-file /root/target.pw
+      --target-password-file target.pw
   highwater status --store /mnt/backup/orders  from any machine, without configuration
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 key missing or wrong, 4 damaged data,

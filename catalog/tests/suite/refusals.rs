@@ -23,7 +23,7 @@ fn archive() -> Inventory {
 fn an_empty_archive_says_so() {
     let (text, hint) = refused(&Inventory::default(), &RestorePoint::Latest);
     assert_eq!(text, "the archive has no timeline");
-    assert_eq!(hint, "run `highwater agent` or `highwater dump` first");
+    assert_eq!(hint, "start `highwater agent`: it opens a timeline and takes the first dump");
 }
 
 #[test]

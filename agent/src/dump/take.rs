@@ -133,7 +133,7 @@ impl Work<'_> {
         let instance_locked = snapshot::lock_instance(reader, &privileges, wait).await?;
         let scope = Scope::read(reader).await?;
         scope.check_engines(self.options.allow_non_transactional)?;
-        let before = if instance_locked { None } else { Some(fingerprint(reader, &privileges).await?) };
+        let before = if instance_locked { None } else { Some(fingerprint(locker, &privileges).await?) };
 
         let point = snapshot::open(reader, locker, &privileges, &scope.tables, wait).await?;
         let mut chunks = Chunks::default();
@@ -145,7 +145,9 @@ impl Work<'_> {
         let mut digests = Vec::new();
         for part in Part::ALL.into_iter().filter(|part| *part != Part::Load) {
             let mut out = SqlOut::begin(&mut self.writer, part.file_name())?;
-            write_part(reader, part, &scope, &privileges, &mut out).await?;
+            // Definitions are not versioned, and reading accounts takes row locks, with which the snapshot's transaction
+            // could not let go of any table until its end: they are read beside it.
+            write_part(locker, part, &scope, &privileges, &mut out).await?;
             let (file, digest) = out.finish(part.kind()).await?;
             files.extend(file.map(|file| (part, file)));
             digests.push((part, digest));
@@ -153,7 +155,7 @@ impl Work<'_> {
         compare(before.as_deref(), &digests, "before the snapshot")?;
         self.read_tables(reader, &scope, scope.snapshotted(), &mut chunks).await?;
         if !instance_locked {
-            let after = fingerprint(reader, &privileges).await?;
+            let after = fingerprint(locker, &privileges).await?;
             compare(Some(&after), &digests, "while rows were read")?;
         }
         run(reader, "COMMIT").await?;

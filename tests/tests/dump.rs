@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use highwater::archive::Archive;
-use highwater::dump::{self, DumpError, DumpOptions, LoadError, LoadReport, TakenDump};
+use highwater::dump::{self, DumpError, DumpOptions, DumpProgress, LoadError, LoadReport, TakenDump};
 use highwater::seal::Recipients;
 use highwater::secret::Password;
 use highwater::server::{ServerAddress, ServerLogin, TlsPolicy};
 use highwater::store::DirectoryStore;
 use highwater_catalog::TimelineId;
-use highwater_tests::{MysqlServer, State, TOTAL_BALANCE, Workload, Writer};
+use highwater_tests::{MysqlServer, State, TOTAL_BALANCE, Workload, Writer, mysql_program};
 use tempfile::TempDir;
 
 const TYPES: &str = include_str!("../fixtures/types.sql");
@@ -289,5 +289,115 @@ async fn a_dump_that_lost_a_row_or_a_file_is_not_loaded() -> Result<()> {
     taken.dump.files.remove(0);
     let error = dump::load::load(&mut conn, &archive, &taken.dump, &|_| {}).await.unwrap_err();
     assert!(matches!(error, LoadError::Unknown { .. }), "{error}");
+    Ok(())
+}
+
+/// Runs `act` when the first table's rows are read.
+fn at_first_table(act: impl Fn() + Send + Sync) -> impl Fn(DumpProgress) + Send + Sync {
+    let once = std::sync::Once::new();
+    move |progress| {
+        if progress.tables_done > 0 {
+            once.call_once(&act);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_change_waits_for_the_dump_or_makes_it_fail() -> Result<()> {
+    let source = MysqlServer::builder().start()?;
+    let tables = "CREATE DATABASE d; CREATE TABLE d.a (id INT PRIMARY KEY); INSERT INTO d.a VALUES (1); CREATE TABLE d.b (id INT PRIMARY KEY)";
+    source.sql(tables)?;
+    source.sql("CREATE USER dumper IDENTIFIED BY 'x'; GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, XA_RECOVER_ADMIN, RELOAD ON *.* TO dumper")?;
+    let folder = TempDir::new()?;
+    let archive = archive(&folder)?;
+
+    let change = || {
+        let changed = source.sql("SET SESSION lock_wait_timeout = 1; ALTER TABLE d.a ADD COLUMN more INT");
+        assert!(changed.unwrap_err().to_string().contains("Lock wait timeout"));
+        source.sql("INSERT INTO d.a VALUES (2)").unwrap();
+    };
+    let root = login(&source, "root", None);
+    dump::take(&root, &archive, &options(), &at_first_table(change)).await?;
+    source.sql("ALTER TABLE d.a ADD COLUMN more INT")?;
+
+    for (statement, changed) in [
+        ("ALTER TABLE d.a DROP COLUMN more", "tables"),
+        ("CREATE USER late", "accounts"),
+        ("CREATE VIEW d.v AS SELECT 1", "views"),
+    ] {
+        let change = || drop(source.sql(statement).unwrap());
+        let dumper = login(&source, "dumper", Some("x"));
+        let error = dump::take(&dumper, &archive, &options(), &at_first_table(change)).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("schema or accounts changed during the dump: {changed} while rows were read"),
+            "{statement}"
+        );
+    }
+    assert_eq!(archive.inventory()?.dumps.len(), 1);
+    assert_eq!(source.sql("SELECT COUNT(*) FROM performance_schema.metadata_locks WHERE LOCK_TYPE = 'SHARED_READ_ONLY' OR OBJECT_TYPE = 'BACKUP LOCK'")?, "0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_query_makes_nobody_wait() -> Result<()> {
+    let source = MysqlServer::builder().start()?;
+    source.sql("CREATE DATABASE d; CREATE TABLE d.a (id INT PRIMARY KEY); INSERT INTO d.a VALUES (1)")?;
+    let folder = TempDir::new()?;
+    let archive = archive(&folder)?;
+    std::thread::scope(|threads| {
+        // Ends with an error when it is killed below.
+        threads.spawn(|| source.sql("SELECT SLEEP(600) FROM d.a"));
+        let long = "SELECT ID FROM performance_schema.processlist WHERE INFO LIKE 'SELECT SLEEP%' AND TIME >= 3";
+        let id = loop {
+            let id = source.sql(long)?;
+            if !id.is_empty() {
+                break id;
+            }
+        };
+        let taken = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(take(&source, &archive)));
+        let written =
+            source.sql("SET SESSION lock_wait_timeout = 1; INSERT INTO d.a VALUES (2); SELECT COUNT(*) FROM d.a");
+        source.sql(&format!("KILL {id}"))?;
+        assert_eq!(written?, "2");
+        let method = taken?.dump.method;
+        assert!(method.contains("; LOCK TABLES held"), "{method}");
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn the_mysql_client_reads_every_file_of_a_dump() -> Result<()> {
+    let source = MysqlServer::builder().option("--event-scheduler=OFF").start()?;
+    source.sql(TYPES)?;
+    Workload::create(&source)?;
+    let folder = TempDir::new()?;
+    let archive = archive(&folder)?;
+    let taken = take(&source, &archive).await?;
+    let target =
+        MysqlServer::builder().server_id(2).option("--event-scheduler=OFF").option("--local-infile=ON").start()?;
+    let files = TempDir::new()?;
+    for file in &taken.dump.files {
+        let path = files.path().join(&file.name);
+        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        std::io::copy(&mut archive.read_dump_file(&taken.dump, file)?, &mut std::fs::File::create(&path)?)?;
+    }
+    for file in taken.dump.files.iter().filter(|file| file.name.ends_with(".sql")) {
+        let client = std::process::Command::new(mysql_program("mysql")?)
+            .args(["--user=root", "--binary-mode", "--comments", "--local-infile=1"])
+            .arg(format!("--socket={}", target.socket().display()))
+            .current_dir(files.path())
+            .stdin(std::fs::File::open(files.path().join(&file.name))?)
+            .output()?;
+        ensure!(client.status.success(), "{}: {}", file.name, String::from_utf8_lossy(&client.stderr));
+    }
+    // It has UNSIGNED INTEGERs, which JSON text does not tell from INTEGERs.
+    let exact = |server| {
+        contents(server).map(|mut all| {
+            all.retain(|column, _| !column.starts_with("`shop`.`customers`.`profile`"));
+            all
+        })
+    };
+    assert_eq!(differences(&exact(&source)?, &exact(&target)?), Vec::<String>::new());
     Ok(())
 }

@@ -57,6 +57,7 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
     background.cancel();
     tasks.join_all().await;
     outcome?;
+    tracing::info!("stopped; everything received in whole transactions is in the store");
     Ok(Exit::Done)
 }
 

@@ -150,7 +150,12 @@ impl Progress {
 
     fn ended(&self, error: &ServeError) {
         let text = chain(error);
-        tracing::warn!(error = %text, "replay connection ended");
+        // Replicas hang up without a word when they are told to stop, and come back by themselves otherwise.
+        if error.is_fatal() {
+            tracing::error!(error = %text, "replay connection ended");
+        } else {
+            tracing::debug!(error = %text, "replay connection ended");
+        }
         self.0.send_modify(|state| {
             if error.is_fatal() {
                 state.failure.get_or_insert(text);

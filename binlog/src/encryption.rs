@@ -3,6 +3,8 @@
 //! `sql/rpl_log_encryption.cc` and `sql/stream_cipher.cc` of MySQL, since 8.0.14. Every offset that is not in the header
 //! is one of the plaintext stream: stream offset 0 is the byte after the header.
 
+mod event_cipher;
+
 use std::fmt;
 
 use aes::Aes256;
@@ -10,6 +12,8 @@ use aes::cipher::{KeyIvInit, StreamCipher as _, StreamCipherSeek};
 use highwater_keyring::{FilePassword, KeyId, KeyIdError, WrappedFilePassword};
 use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
+
+pub use event_cipher::{EventCipher, EventScheme, START_ENCRYPTION, StartEncryption};
 
 /// The size of the header, and so the distance between a stream offset and the offset in the encrypted file.
 pub const ENCRYPTION_HEADER_LEN: usize = 512;

@@ -25,7 +25,10 @@ mod tokens;
 mod transaction;
 
 pub use control::{FormatDescription, RotateEvent, previous_gtids};
-pub use encryption::{ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EncryptionHeader, EncryptionHeaderError, StreamCipher};
+pub use encryption::{
+    ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EncryptionHeader, EncryptionHeaderError, EventCipher, EventScheme,
+    START_ENCRYPTION, StartEncryption, StreamCipher,
+};
 pub use error::{
     EventError, FrameError, MeaningError, ParseError, PayloadError, SegmentError, TransactionError, WireError,
 };

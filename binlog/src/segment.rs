@@ -153,6 +153,12 @@ impl Segmenter {
         self.due_at().is_some_and(|at| at <= now_micros)
     }
 
+    /// Whether a segment should be cut for its size alone.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.since.is_some() && self.facts.byte_count() >= self.policy.bytes_max
+    }
+
     /// Cuts everything up to the last boundary, due or not; none when there is nothing.
     pub fn cut(&mut self) -> Option<SegmentFacts> {
         self.since.take()?;

@@ -7,16 +7,19 @@ use zeroize::Zeroizing;
 
 use crate::component_file::{HexCase, push_hex, push_json_text};
 use crate::error::BundleError;
+use crate::file_key::{FileKey, FileMark};
 use crate::key_id::{KeyId, is_uuid};
 use crate::keyring::{KEYRING_BYTES_MAX, Keyring};
-use crate::secret::MasterKey;
+use crate::secret::{FilePassword, MasterKey};
 
-/// The replication master keys of one server's keyring, foreign ones included (a clone keeps its donor's).
+/// The replication master keys of one server's keyring, foreign ones included (a clone keeps its donor's), and the
+/// passwords of files that were taken from it.
 #[derive(Debug)]
 pub struct KeyBundle {
     server_uuid: String,
     taken_micros: u64,
     keyring: Keyring,
+    files: Vec<FileKey>,
 }
 
 /// The document's version, read before anything else is judged.
@@ -36,6 +39,32 @@ struct BundleV1<'a> {
     taken_micros: u64,
     #[serde(borrow)]
     keys: Vec<KeyV1<'a>>,
+}
+
+/// Version 2: the same with the passwords of files.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BundleV2<'a> {
+    #[serde(rename = "version")]
+    _version: u32,
+    #[serde(borrow)]
+    server_uuid: Cow<'a, str>,
+    taken_micros: u64,
+    #[serde(borrow)]
+    keys: Vec<KeyV1<'a>>,
+    #[serde(borrow)]
+    files: Vec<FileV2<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileV2<'a> {
+    #[serde(borrow)]
+    binlog: Cow<'a, str>,
+    /// 32 lower-case hexadecimal digits.
+    mark: &'a str,
+    /// 64 of them, borrowed for the same reason as a key's.
+    password: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +87,26 @@ impl KeyBundle {
             return Err(BundleError::ServerUuid { text: server_uuid.chars().take(40).collect() });
         }
         keyring.retain_replication_keys();
-        Ok(Self { server_uuid: server_uuid.to_ascii_lowercase(), taken_micros, keyring })
+        Ok(Self { server_uuid: server_uuid.to_ascii_lowercase(), taken_micros, keyring, files: Vec::new() })
+    }
+
+    /// The same with the passwords of files, which makes it a document of version 2.
+    #[must_use]
+    pub fn with_files(mut self, files: Vec<FileKey>) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// The passwords of files.
+    #[must_use]
+    pub fn files(&self) -> &[FileKey] {
+        &self.files
+    }
+
+    /// Keys and file passwords, taken out.
+    #[must_use]
+    pub fn into_parts(self) -> (Keyring, Vec<FileKey>) {
+        (self.keyring, self.files)
     }
 
     /// The server whose keyring it was, as text.
@@ -89,9 +137,12 @@ impl KeyBundle {
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         // The head takes less than 150 bytes; an entry 64 digits, an id of at most 255 escaped characters, and names.
-        let mut out = Zeroizing::new(Vec::with_capacity(150 + self.keyring.len() * (64 + 2 * 255 + 30)));
+        let names: usize = self.files.iter().map(|file| 6 * file.binlog.len()).sum();
+        let files_len = self.files.len() * (64 + 32 + 50) + names;
+        let mut out = Zeroizing::new(Vec::with_capacity(160 + self.keyring.len() * (64 + 2 * 255 + 30) + files_len));
+        let version = if self.files.is_empty() { 1 } else { 2 };
         let head = format!(
-            r#"{{"version":1,"server_uuid":"{}","taken_micros":{},"keys":["#,
+            r#"{{"version":{version},"server_uuid":"{}","taken_micros":{},"keys":["#,
             self.server_uuid, self.taken_micros
         );
         out.extend_from_slice(head.as_bytes());
@@ -105,8 +156,29 @@ impl KeyBundle {
             push_hex(&mut out, key.expose(), HexCase::Lower);
             out.extend_from_slice(br#""}"#);
         }
-        out.extend_from_slice(b"]}");
+        out.extend_from_slice(b"]");
+        if !self.files.is_empty() {
+            self.encode_files(&mut out);
+        }
+        out.extend_from_slice(b"}");
         out
+    }
+
+    fn encode_files(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#","files":["#);
+        for (i, file) in self.files.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(br#"{"binlog":"#);
+            // Names that are not plain text are for people only: their odd characters are left out.
+            let printable: String = file.binlog.chars().filter(|c| matches!(c, ' '..='~')).collect();
+            push_json_text(out, &printable);
+            out.extend_from_slice(format!(r#","mark":"{}","password":""#, file.mark).as_bytes());
+            push_hex(out, file.password.expose(), HexCase::Lower);
+            out.extend_from_slice(br#""}"#);
+        }
+        out.push(b']');
     }
 
     /// Reads the document.
@@ -120,22 +192,40 @@ impl KeyBundle {
         // The parser's own messages are left out: they may quote values.
         let json = |error: serde_json::Error| BundleError::Json { line: error.line(), column: error.column() };
         let Version { version } = serde_json::from_slice(bytes).map_err(json)?;
-        if version != 1 {
-            return Err(BundleError::Version { found: version });
-        }
-        let document: BundleV1<'_> = serde_json::from_slice(bytes).map_err(json)?;
-        let mut keyring = Keyring::new();
-        for (index, entry) in document.keys.iter().enumerate() {
-            let key_id: KeyId = entry.id.parse().map_err(|source| BundleError::KeyId { index, source })?;
-            let key = MasterKey::from_hex(entry.key.as_bytes())
-                .map_err(|source| BundleError::Key { key_id: key_id.clone(), source })?;
-            if keyring.get(&key_id).is_some() {
-                return Err(BundleError::Duplicate { key_id });
+        let document = match version {
+            1 => {
+                let BundleV1 { server_uuid, taken_micros, keys, .. } = serde_json::from_slice(bytes).map_err(json)?;
+                BundleV2 { _version: 1, server_uuid, taken_micros, keys, files: Vec::new() }
             }
-            keyring.insert(key_id, key);
-        }
-        Self::new(&document.server_uuid, document.taken_micros, keyring)
+            2 => serde_json::from_slice(bytes).map_err(json)?,
+            found => return Err(BundleError::Version { found }),
+        };
+        let keyring = keyring_of(&document.keys)?;
+        let files = document.files.iter().enumerate().map(|(index, file)| file_key(index, file));
+        let files = files.collect::<Result<_, _>>()?;
+        Ok(Self::new(&document.server_uuid, document.taken_micros, keyring)?.with_files(files))
     }
+}
+
+fn file_key(index: usize, file: &FileV2<'_>) -> Result<FileKey, BundleError> {
+    let mark = FileMark::from_hex(file.mark).ok_or(BundleError::FileMark { index })?;
+    let password = FilePassword::from_hex(file.password.as_bytes())
+        .map_err(|source| BundleError::FilePassword { index, source })?;
+    Ok(FileKey { mark, binlog: file.binlog.clone().into_owned(), password })
+}
+
+fn keyring_of(keys: &[KeyV1<'_>]) -> Result<Keyring, BundleError> {
+    let mut keyring = Keyring::new();
+    for (index, entry) in keys.iter().enumerate() {
+        let key_id: KeyId = entry.id.parse().map_err(|source| BundleError::KeyId { index, source })?;
+        let key = MasterKey::from_hex(entry.key.as_bytes())
+            .map_err(|source| BundleError::Key { key_id: key_id.clone(), source })?;
+        if keyring.get(&key_id).is_some() {
+            return Err(BundleError::Duplicate { key_id });
+        }
+        keyring.insert(key_id, key);
+    }
+    Ok(keyring)
 }
 
 #[cfg(test)]
@@ -173,6 +263,29 @@ mod tests {
         assert_eq!(std::str::from_utf8(&bundle.encode()).unwrap(), SAMPLE);
     }
 
+    /// A kept sample of version 2.
+    const SAMPLE_2: &str = concat!(
+        r#"{"version":2,"server_uuid":"00508583-b5ce-11e8-a6a5-0010e0734796","taken_micros":1700000000000000,"keys":["#,
+        r#"],"files":[{"binlog":"binlog.000007","mark":"000102030405060708090a0b0c0d0e0f","#,
+        r#""password":"202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"}]}"#
+    );
+
+    #[test]
+    fn a_bundle_of_version_2_reads_and_writes_the_same_bytes() {
+        let bundle = KeyBundle::decode(SAMPLE_2.as_bytes()).unwrap();
+        let [file] = bundle.files() else { panic!("{bundle:?}") };
+        assert_eq!(file.binlog, "binlog.000007");
+        assert_eq!(Some(file.mark), FileMark::of_body(&(0..20).collect::<Vec<u8>>()));
+        assert_eq!((file.password.expose()[0], file.password.expose()[31]), (0x20, 0x3f));
+        assert_eq!(std::str::from_utf8(&bundle.encode()).unwrap(), SAMPLE_2);
+        assert!(!format!("{bundle:?}").contains("2021"));
+        for end in 0..SAMPLE_2.len() {
+            assert!(KeyBundle::decode(&SAMPLE_2.as_bytes()[..end]).is_err(), "{end}");
+        }
+        let bad = SAMPLE_2.replace("0d0e0f", "0d0e0");
+        assert_eq!(KeyBundle::decode(bad.as_bytes()).unwrap_err(), BundleError::FileMark { index: 0 });
+    }
+
     #[test]
     fn only_replication_keys_are_bundled_and_all_of_them_come_back() {
         let bundle = KeyBundle::new(&UUID.to_uppercase(), 5, keyring()).unwrap();
@@ -184,8 +297,10 @@ mod tests {
 
     #[test]
     fn newer_versions_unknown_members_and_bad_values_are_refused() {
-        let v2 = SAMPLE.replace(r#""version":1"#, r#""version":2,"new":0"#);
-        assert_eq!(KeyBundle::decode(v2.as_bytes()).unwrap_err(), BundleError::Version { found: 2 });
+        let v3 = SAMPLE.replace(r#""version":1"#, r#""version":3,"new":0"#);
+        assert_eq!(KeyBundle::decode(v3.as_bytes()).unwrap_err(), BundleError::Version { found: 3 });
+        let v2 = SAMPLE.replace(r#""version":1"#, r#""version":2"#);
+        assert!(matches!(KeyBundle::decode(v2.as_bytes()), Err(BundleError::Json { .. })), "it must have files");
         let extra = SAMPLE.replace(r#""version":1"#, r#""version":1,"new":0"#);
         assert!(matches!(KeyBundle::decode(extra.as_bytes()), Err(BundleError::Json { .. })));
         let short = SAMPLE.replace("1e1f\"", "1e\"");

@@ -58,9 +58,38 @@ pub enum KeyringError {
     /// Neither JSON nor a `keyring_file` tag.
     #[error("not a keyring: neither component_keyring_file JSON nor a keyring_file of version 1.0 or 2.0")]
     UnknownFormat,
-    /// Looks like Percona's password-protected keyring.
-    #[error("keyring is protected by a password (component_percona_keyring_encrypted_file)")]
-    PasswordProtected,
+    /// It is under a password, and none was given.
+    #[error("keyring is protected by a password ({kind})")]
+    PasswordNeeded {
+        /// What wrote it.
+        kind: &'static str,
+    },
+    /// The password does not open it; or it is damaged, which cannot be told apart.
+    #[error("keyring does not open with this password ({kind}), or is damaged")]
+    WrongPassword {
+        /// What wrote it.
+        kind: &'static str,
+    },
+    /// It ends before it can.
+    #[error("keyring under a password is cut ({kind})")]
+    ProtectedCut {
+        /// What wrote it.
+        kind: &'static str,
+    },
+    /// More work than any server would have asked for.
+    #[error("keyring under a password asks for {found} iterations, {limit} at most are computed: it is damaged")]
+    Iterations {
+        /// What it asks for.
+        found: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// A line of a MariaDB key file that is none.
+    #[error("line {line} of the key file is not <number>;<32, 48 or 64 hexadecimal digits>")]
+    MariaDbLine {
+        /// Line, from 1.
+        line: usize,
+    },
     /// Not the JSON of `component_keyring_file`, or cut.
     #[error("keyring JSON is malformed or cut at line {line}, column {column}")]
     Json {
@@ -126,7 +155,7 @@ pub enum BundleError {
         column: usize,
     },
     /// Written by a newer program.
-    #[error("key bundle has format version {found}, this program reads 1")]
+    #[error("key bundle has format version {found}, this program reads 1 and 2")]
     Version {
         /// What the bundle says.
         found: u32,
@@ -148,6 +177,21 @@ pub enum BundleError {
         /// What is wrong.
         #[source]
         source: SecretError,
+    },
+    /// A file password that is not one, or stands for a file that cannot be.
+    #[error("key bundle, file password {index}")]
+    FilePassword {
+        /// Entry, from 0.
+        index: usize,
+        /// What is wrong.
+        #[source]
+        source: SecretError,
+    },
+    /// A file password whose file cannot be told.
+    #[error("key bundle, file password {index} does not say which file it opens")]
+    FileMark {
+        /// Entry, from 0.
+        index: usize,
     },
     /// One id twice.
     #[error("key bundle has {key_id} twice")]

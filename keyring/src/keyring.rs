@@ -9,6 +9,7 @@ use crate::component_file;
 use crate::error::{KeyringError, KeyringWarning, SecretError};
 use crate::key_id::{KeyId, KeyRole};
 use crate::plugin_file;
+use crate::protected;
 use crate::secret::MasterKey;
 
 /// The largest keyring read, in bytes. An entry takes about 250; a server that rotated daily for a century and never
@@ -26,6 +27,8 @@ pub enum KeyringFormat {
     Plugin1,
     /// Binary file of the `keyring_file` plugin, version 2.0: with a digest.
     Plugin2,
+    /// The file of Percona's `component_percona_keyring_encrypted_file`: the same JSON under a password.
+    PerconaEncrypted,
 }
 
 /// Master keys by id. Entries of other owners, types and lengths are not in it.
@@ -60,7 +63,23 @@ impl Keyring {
             KeyringFormat::Empty => {}
             KeyringFormat::Component => component_file::read(bytes, &mut keyring)?,
             KeyringFormat::Plugin1 | KeyringFormat::Plugin2 => plugin_file::read(bytes, &mut keyring)?,
+            KeyringFormat::PerconaEncrypted => {
+                return Err(KeyringError::PasswordNeeded { kind: protected::PERCONA });
+            }
         }
+        Ok(keyring)
+    }
+
+    /// The same for a keyring that may be under a password; one that is not is read without it.
+    ///
+    /// # Errors
+    /// As [`Keyring::read`], and a password that does not open it.
+    pub fn read_protected(bytes: &[u8], password: &[u8]) -> Result<Self, KeyringError> {
+        if Self::detect(bytes)? != KeyringFormat::PerconaEncrypted {
+            return Self::read(bytes);
+        }
+        let mut keyring = Self::new();
+        protected::read(bytes, password, &mut keyring)?;
         Ok(keyring)
     }
 
@@ -80,10 +99,7 @@ impl Keyring {
         }
         match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
             Some(b'{') => Ok(KeyringFormat::Component),
-            // Percona's container: version byte, salt 32, iterations 4, IV 16, then whole AES blocks.
-            Some(1) if bytes.len() > 53 && (bytes.len() - 53).is_multiple_of(16) => {
-                Err(KeyringError::PasswordProtected)
-            }
+            _ if protected::looks_like(bytes) => Ok(KeyringFormat::PerconaEncrypted),
             _ => Err(KeyringError::UnknownFormat),
         }
     }
@@ -205,7 +221,7 @@ mod tests {
         assert_eq!(Keyring::read(&[0xfe, b'b', b'i', b'n']).unwrap_err(), KeyringError::UnknownFormat);
         let mut percona = vec![1u8];
         percona.resize(53 + 32, 7);
-        assert_eq!(Keyring::read(&percona).unwrap_err(), KeyringError::PasswordProtected);
+        assert_eq!(Keyring::read(&percona).unwrap_err(), KeyringError::PasswordNeeded { kind: protected::PERCONA });
         let large = vec![b' '; KEYRING_BYTES_MAX + 1];
         assert!(matches!(Keyring::read(&large), Err(KeyringError::TooLarge { .. })));
     }

@@ -10,15 +10,20 @@
 mod bundle;
 mod component_file;
 mod error;
+mod file_key;
 mod key_id;
 mod keyring;
+mod mariadb_keys;
 mod plugin_file;
+mod protected;
 mod secret;
 mod unwrap;
 
 pub use bundle::KeyBundle;
 pub use error::{BundleError, KeyIdError, KeyringError, KeyringWarning, SecretError};
+pub use file_key::{FileKey, FileMark};
 pub use key_id::{KeyId, KeyRole};
 pub use keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFormat};
+pub use mariadb_keys::MariaDbKeys;
 pub use secret::{FilePassword, MasterKey};
 pub use unwrap::WrappedFilePassword;

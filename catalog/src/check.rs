@@ -2,6 +2,7 @@
 
 use highwater_binlog::{GtidSet, ParseError};
 
+use crate::owner::Takeover;
 use crate::record::{Dump, DumpFile, DumpFileKind, KeyGeneration, ObjectFacts, Segment, Timeline};
 use crate::repository::Repository;
 use crate::time::Micros;
@@ -90,11 +91,7 @@ impl Check for Segment {
             number(field, value)?;
         }
         ensure(self.start < self.end, "end", || format!("{} is not after start {}", self.end, self.start))?;
-        object(&self.object)?;
-        let bytes = self.end - self.start;
-        ensure(self.object.plain_size == bytes, "object.plain_size", || {
-            format!("{} bytes between offsets that are {bytes} apart", self.object.plain_size)
-        })?;
+        objects(self)?;
         ensure(self.transactions <= self.events, "transactions", || {
             format!("{} transactions in {} events", self.transactions, self.events)
         })?;
@@ -108,6 +105,26 @@ impl Check for Segment {
         ensure(self.previous_sha256.is_none() == (self.sequence == 0), "previous_sha256", || {
             "present exactly when there is a previous segment".to_owned()
         })
+    }
+}
+
+fn objects(segment: &Segment) -> Checked {
+    let count = segment.objects.len();
+    let most = usize::try_from(Segment::OBJECTS_MAX).unwrap_or(usize::MAX);
+    ensure((1..=most).contains(&count), "objects", || format!("{count} objects, not 1 to {most}"))?;
+    let mut bytes: u64 = 0;
+    for facts in &segment.objects {
+        object(facts)?;
+        ensure(facts.plain_size > 0, "objects.plain_size", || "an object without bytes".to_owned())?;
+        bytes = bytes.saturating_add(facts.plain_size);
+    }
+    let apart = segment.plain_size();
+    ensure(bytes == apart, "objects.plain_size", || format!("{bytes} bytes between offsets that are {apart} apart"))?;
+    match segment.objects.as_slice() {
+        [only] => ensure(only.plain_sha256 == segment.plain_sha256, "plain_sha256", || {
+            "not that of the only object".to_owned()
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -170,6 +187,14 @@ impl Check for KeyGeneration {
             })?;
         }
         Ok(())
+    }
+}
+
+impl Check for Takeover {
+    fn check(&self) -> Checked {
+        ensure(self.epoch.0 > 0, "epoch", || "numbers begin with 1".to_owned())?;
+        text("host", &self.owner.host)?;
+        time("started_us", Some(self.owner.started))
     }
 }
 

@@ -8,6 +8,7 @@ mod digest;
 mod history;
 mod manifest;
 mod names;
+mod owner;
 mod plan;
 mod rebuild;
 mod record;
@@ -22,9 +23,11 @@ pub use digest::Sha256Digest;
 pub use history::{Break, ChainBreak, ChainFault, Gap, SegmentLabel};
 pub use manifest::{FORMAT_VERSION, Manifest, ManifestError, ManifestProblem};
 pub use names::{
-    DUMPS_PREFIX, KEYS_PREFIX, ManifestName, REPOSITORY_KEY, SEGMENTS_PREFIX, TIMELINES_PREFIX, dump_manifest_key,
-    dump_object_key, key_manifest_key, key_object_key, segment_manifest_key, segment_object_key, timeline_manifest_key,
+    AGENTS_PREFIX, DUMPS_PREFIX, KEYS_PREFIX, ManifestName, REPOSITORY_KEY, SEGMENTS_PREFIX, TIMELINES_PREFIX,
+    agent_manifest_key, dump_manifest_key, dump_object_key, key_manifest_key, key_object_key, segment_manifest_key,
+    segment_object_key, segment_object_keys, timeline_manifest_key,
 };
+pub use owner::{AgentOwner, Epoch, Takeover};
 pub use plan::{Excluded, Location, Place, RestorePlan, RestorePoint, Stop, locate, plan};
 pub use rebuild::{Difference, differences};
 pub use record::{

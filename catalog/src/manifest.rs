@@ -8,9 +8,11 @@ use serde::de::DeserializeOwned;
 
 use crate::check::{Check, RecordError};
 use crate::names;
+use crate::owner::Takeover;
 use crate::record::{Dump, KeyGeneration, Segment, Timeline};
 use crate::repository::{Repository, RepositoryId};
 
+mod agent;
 mod dump;
 mod keys;
 mod parts;
@@ -179,6 +181,7 @@ macro_rules! manifest {
 manifest!(Timeline, SMALL_LEN_MAX, |it| names::timeline_manifest_key(it.id));
 manifest!(Segment, SMALL_LEN_MAX, |it| names::segment_manifest_key(it.timeline, it.sequence));
 manifest!(Dump, DUMP_LEN_MAX, |it| names::dump_manifest_key(&it.id));
+manifest!(Takeover, SMALL_LEN_MAX, |it| names::agent_manifest_key(it.epoch));
 manifest!(KeyGeneration, SMALL_LEN_MAX, |it| names::key_manifest_key(&it.server, it.generation));
 
 /// How a record and its wire form become each other. The wire form carries the preamble.

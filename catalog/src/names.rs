@@ -5,10 +5,11 @@
 //! could be written twice under one name carry the first 16 digits of their SHA-256, so that a leftover of a killed
 //! writer is never mistaken for, or in the way of, what another one writes.
 
-use highwater_binlog::ServerUuid;
+use highwater_binlog::{BinlogName, ServerUuid};
 
 use crate::digest::Sha256Digest;
-use crate::record::{DumpFile, DumpId, KeyGeneration, Sealing, Segment, TimelineId};
+use crate::owner::Epoch;
+use crate::record::{DumpFile, DumpId, KeyGeneration, ObjectFacts, Sealing, Segment, TimelineId};
 
 /// The object that makes a store an archive.
 pub const REPOSITORY_KEY: &str = "highwater.json";
@@ -25,6 +26,15 @@ pub const DUMPS_PREFIX: &str = "dumps";
 /// Prefix of all key bundles.
 pub const KEYS_PREFIX: &str = "keys";
 
+/// Prefix of the marks of agents.
+pub const AGENTS_PREFIX: &str = "agents";
+
+/// Name of the mark of the agent that took the archive over as number `epoch`.
+#[must_use]
+pub fn agent_manifest_key(epoch: Epoch) -> String {
+    format!("{AGENTS_PREFIX}/{epoch}.json")
+}
+
 /// Name of a timeline's manifest.
 #[must_use]
 pub fn timeline_manifest_key(timeline: TimelineId) -> String {
@@ -37,10 +47,28 @@ pub fn segment_manifest_key(timeline: TimelineId, sequence: u64) -> String {
     format!("{SEGMENTS_PREFIX}/{timeline}/{sequence:012}.json")
 }
 
-/// Name of a segment's data.
+/// Names of a segment's data objects, in order.
 #[must_use]
-pub fn segment_object_key(segment: &Segment) -> String {
-    let Segment { timeline, server, binlog, start, end, object, .. } = segment;
+pub fn segment_object_keys(segment: &Segment) -> Vec<String> {
+    let mut start = segment.start;
+    let mut name = |object: &ObjectFacts| {
+        let key = segment_object_key(segment.timeline, &segment.server, &segment.binlog, start, object);
+        start = start.saturating_add(object.plain_size);
+        key
+    };
+    segment.objects.iter().map(&mut name).collect()
+}
+
+/// Name of the data object that has a binlog's bytes from `start` on.
+#[must_use]
+pub fn segment_object_key(
+    timeline: TimelineId,
+    server: &ServerUuid,
+    binlog: &BinlogName,
+    start: u64,
+    object: &ObjectFacts,
+) -> String {
+    let end = start.saturating_add(object.plain_size);
     let digest = short(&object.stored_sha256);
     let ending = object.sealing.ending();
     format!("{SEGMENTS_PREFIX}/{timeline}/{server}/{binlog}/{start:012}-{end:012}.{digest}.binlog{ending}")
@@ -89,6 +117,8 @@ pub enum ManifestName {
     Dump(DumpId),
     /// Of a key bundle: the server and the generation.
     Keys(ServerUuid, u32),
+    /// Of an agent that took the archive over.
+    Agent(Epoch),
 }
 
 impl ManifestName {
@@ -102,6 +132,7 @@ impl ManifestName {
             [SEGMENTS_PREFIX, timeline, file] => Self::Segment(TimelineId(timeline.parse().ok()?), number(file)?),
             [DUMPS_PREFIX, dump, "manifest.json"] => Self::Dump(dump.parse().ok()?),
             [KEYS_PREFIX, server, file] => Self::Keys(server.parse().ok()?, number(file)?),
+            [AGENTS_PREFIX, file] => Self::Agent(Epoch(number(file)?)),
             _ => return None,
         };
         (name.key() == key).then_some(name)
@@ -116,6 +147,7 @@ impl ManifestName {
             Self::Segment(timeline, sequence) => segment_manifest_key(*timeline, *sequence),
             Self::Dump(dump) => dump_manifest_key(dump),
             Self::Keys(server, generation) => key_manifest_key(server, *generation),
+            Self::Agent(epoch) => agent_manifest_key(*epoch),
         }
     }
 }
@@ -140,6 +172,8 @@ mod tests {
             ManifestName::Segment(TimelineId(12), u64::MAX),
             ManifestName::Dump("20261122T150412Z-1f3a".parse().unwrap()),
             ManifestName::Keys(uuid, 7),
+            ManifestName::Agent(Epoch(1)),
+            ManifestName::Agent(Epoch(u32::MAX)),
         ] {
             assert_eq!(ManifestName::recognise(&name.key()), Some(name));
         }
@@ -157,6 +191,8 @@ mod tests {
             "segments/1/000000000001.json",
             "segments/0001/000000000001.JSON",
             "segments/0001/11111111-2222-3333-4444-555555555555/b.000001/000000000000-000000000004.00.binlog.zst",
+            "agents/1.json",
+            "agents/000000001.json",
             "dumps/x/schema.sql.zst",
             "dumps/../manifest.json",
             "keys/11111111-2222-3333-4444-555555555555/000001.0123456789abcdef.json.zst.age",

@@ -162,7 +162,16 @@ impl<'a> Way<'a> {
     /// The segments that have `replay`, proven to be one stretch of the history from the dump to the stop.
     fn segments(&self, dump: &Dump, replay: &GtidSet) -> Result<&'a [&'a Segment], Refusal> {
         if replay.is_empty() {
-            return Ok(&[]);
+            // Sets say nothing about transactions that have no GTID: those may be wanted.
+            let unknown = |segment: &&&Segment| {
+                segment.gtids_added.count() < segment.transactions && segment.gtids_before.is_subset(&self.stop.gtids)
+            };
+            return match self.history.segments.iter().find(unknown) {
+                Some(segment) => {
+                    Err(Refusal::WithoutGtids { timeline: self.stop.timeline, segment: (*segment).into() })
+                }
+                None => Ok(&[]),
+            };
         }
         let mut found = GtidSet::new();
         let mut range: Option<(usize, usize)> = None;

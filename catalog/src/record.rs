@@ -126,10 +126,30 @@ pub struct Segment {
     pub events: u64,
     /// Transactions in it.
     pub transactions: u64,
-    /// Sizes and digests.
-    pub object: ObjectFacts,
+    /// SHA-256 of its bytes before sealing, all objects together.
+    pub plain_sha256: Sha256Digest,
+    /// The objects that have its bytes, in order; at least one. Several only if it is larger than one object may be: a
+    /// transaction is never published half.
+    pub objects: Vec<ObjectFacts>,
     /// `plain_sha256` of the segment before it in the timeline; absent for the first.
     pub previous_sha256: Option<Sha256Digest>,
+}
+
+impl Segment {
+    /// Most objects of a segment: its manifest stays far below its own limit.
+    pub const OBJECTS_MAX: u64 = 4096;
+
+    /// Bytes before sealing.
+    #[must_use]
+    pub fn plain_size(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Bytes in the store, all objects together.
+    #[must_use]
+    pub fn stored_size(&self) -> u64 {
+        self.objects.iter().fold(0, |sum, object| sum.saturating_add(object.stored_size))
+    }
 }
 
 /// What a file of a dump is.

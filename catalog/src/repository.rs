@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use highwater_binlog::ParseError;
+use highwater_binlog::{ParseError, ServerUuid};
 
 use crate::time::Micros;
 
@@ -24,13 +24,7 @@ impl RepositoryId {
 
 impl fmt::Display for RepositoryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, byte) in self.0.iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        fmt::Display::fmt(&ServerUuid::from_bytes(self.0), f)
     }
 }
 
@@ -46,7 +40,7 @@ impl FromStr for RepositoryId {
     /// Reads the 36-character form in lower case.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let error = || ParseError::new("repository id", text);
-        let uuid: highwater_binlog::ServerUuid = text.parse().map_err(|_| error())?;
+        let uuid: ServerUuid = text.parse().map_err(|_| error())?;
         let id = Self(*uuid.as_bytes());
         if id.to_string() == text { Ok(id) } else { Err(error()) }
     }

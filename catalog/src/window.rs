@@ -85,8 +85,8 @@ pub(crate) fn window(history: &History<'_>) -> Window {
         segments: sum(&mut segments().map(|_| 1)),
         transactions: sum(&mut segments().map(|segment| segment.transactions)),
         dumps: sum(&mut history.dumps.iter().map(|_| 1)),
-        binlog_plain_bytes: sum(&mut segments().map(|segment| segment.object.plain_size)),
-        binlog_stored_bytes: sum(&mut segments().map(|segment| segment.object.stored_size)),
+        binlog_plain_bytes: sum(&mut segments().map(|segment| segment.plain_size())),
+        binlog_stored_bytes: sum(&mut segments().map(|segment| segment.stored_size())),
         dump_stored_bytes: sum(&mut files().map(|file| file.object.stored_size)),
     }
 }

@@ -29,13 +29,22 @@ CREATE TABLE segment (
     last_commit_us   INTEGER,
     events           INTEGER NOT NULL,
     transactions     INTEGER NOT NULL,
-    plain_size       INTEGER NOT NULL,
     plain_sha256     BLOB NOT NULL,
-    stored_size      INTEGER NOT NULL,
-    stored_sha256    BLOB NOT NULL,
-    sealing          INTEGER NOT NULL,
     previous_sha256  BLOB,
     PRIMARY KEY (timeline, sequence)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE segment_object (
+    timeline       INTEGER NOT NULL,
+    sequence       INTEGER NOT NULL,
+    place          INTEGER NOT NULL,
+    plain_size     INTEGER NOT NULL,
+    plain_sha256   BLOB NOT NULL,
+    stored_size    INTEGER NOT NULL,
+    stored_sha256  BLOB NOT NULL,
+    sealing        INTEGER NOT NULL,
+    PRIMARY KEY (timeline, sequence, place),
+    FOREIGN KEY (timeline, sequence) REFERENCES segment (timeline, sequence)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE dump (

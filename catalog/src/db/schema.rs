@@ -17,6 +17,7 @@ pub(super) const DELETE_ALL: &str = "
     DELETE FROM key_generation;
     DELETE FROM dump_file;
     DELETE FROM dump;
+    DELETE FROM segment_object;
     DELETE FROM segment;
     DELETE FROM timeline;
 ";

@@ -1,19 +1,23 @@
 //! Rows of segments.
 
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Row, Rows, Transaction, params};
 
 use super::rows::{SealingCode, reader, signed};
 use super::{CatalogProblem, Stored};
 use crate::names::ManifestName;
-use crate::record::{Segment, TimelineId};
+use crate::record::{ObjectFacts, Segment, TimelineId};
 use crate::time::Micros;
 
 const INSERT: &str = "
     INSERT INTO segment (
         timeline, sequence, server, binlog, start_offset, end_offset, gtids_before, gtids_added, first_commit_us,
-        last_commit_us, events, transactions, plain_size, plain_sha256, stored_size, stored_sha256, sealing,
-        previous_sha256
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        last_commit_us, events, transactions, plain_sha256, previous_sha256
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+const INSERT_OBJECT: &str = "
+    INSERT INTO segment_object (
+        timeline, sequence, place, plain_size, plain_sha256, stored_size, stored_sha256, sealing
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 
 impl Stored for Segment {
     fn name(&self) -> ManifestName {
@@ -35,33 +39,91 @@ impl Stored for Segment {
             micros(self.last_commit)?,
             signed(self.events)?,
             signed(self.transactions)?,
-            signed(self.object.plain_size)?,
-            self.object.plain_sha256.0,
-            signed(self.object.stored_size)?,
-            self.object.stored_sha256.0,
-            SealingCode::from(self.object.sealing).0,
+            self.plain_sha256.0,
             self.previous_sha256.map(|digest| digest.0),
         ])?;
+        let mut insert = transaction.prepare_cached(INSERT_OBJECT)?;
+        for (place, object) in (0i64..).zip(&self.objects) {
+            insert.execute(params![
+                self.timeline.0,
+                signed(self.sequence)?,
+                place,
+                signed(object.plain_size)?,
+                object.plain_sha256.0,
+                signed(object.stored_size)?,
+                object.stored_sha256.0,
+                SealingCode::from(object.sealing).0,
+            ])?;
+        }
         Ok(())
     }
 
     fn find(transaction: &Transaction<'_>, like: &Self) -> Result<Option<Self>, CatalogProblem> {
+        let place = params![like.timeline.0, signed(like.sequence)?];
         let select = "SELECT * FROM segment WHERE timeline = ? AND sequence = ?";
-        let mut statement = transaction.prepare_cached(select)?;
-        statement.query(params![like.timeline.0, signed(like.sequence)?])?.next()?.map(read).transpose()
+        let mut segments = transaction.prepare_cached(select)?;
+        let select = "SELECT * FROM segment_object WHERE timeline = ? AND sequence = ? ORDER BY place";
+        let mut objects = transaction.prepare_cached(select)?;
+        let mut objects = objects.query(place)?;
+        segments.query(place)?.next()?.map(|row| read(row, &mut Objects::of(&mut objects)?)).transpose()
     }
 
     fn all(transaction: &Transaction<'_>) -> Result<Vec<Self>, CatalogProblem> {
-        let mut statement = transaction.prepare("SELECT * FROM segment ORDER BY timeline, sequence")?;
-        statement.query_and_then([], read)?.collect()
+        let mut segments = transaction.prepare("SELECT * FROM segment ORDER BY timeline, sequence")?;
+        let mut objects = transaction.prepare("SELECT * FROM segment_object ORDER BY timeline, sequence, place")?;
+        let mut objects = objects.query([])?;
+        let mut objects = Objects::of(&mut objects)?;
+        segments.query_and_then([], |row| read(row, &mut objects))?.collect()
     }
 }
 
-fn read(row: &Row<'_>) -> Result<Segment, CatalogProblem> {
-    let row = reader(row, |row| {
-        let sequence: i64 = row.get("sequence").ok()?;
-        Some(ManifestName::Segment(TimelineId(row.get("timeline").ok()?), sequence.try_into().ok()?))
-    });
+/// The objects of segments, read beside the segments and in the same order.
+struct Objects<'r, 's> {
+    rows: &'r mut Rows<'s>,
+    /// The next one and the segment it is of.
+    next: Option<(Place, ObjectFacts)>,
+}
+
+/// Timeline and sequence, as columns hold them.
+type Place = (i64, i64);
+
+impl<'r, 's> Objects<'r, 's> {
+    fn of(rows: &'r mut Rows<'s>) -> Result<Self, CatalogProblem> {
+        let mut objects = Self { rows, next: None };
+        objects.step()?;
+        Ok(objects)
+    }
+
+    fn step(&mut self) -> Result<(), CatalogProblem> {
+        let read = |row: &Row<'_>| {
+            let place: Place = (row.get("timeline")?, row.get("sequence")?);
+            Ok::<_, CatalogProblem>((place, reader(row, name).object()?))
+        };
+        self.next = self.rows.next()?.map(read).transpose()?;
+        Ok(())
+    }
+
+    /// All objects of a segment. Those of segments before it, which are not there, are passed over.
+    fn take(&mut self, place: Place) -> Result<Vec<ObjectFacts>, CatalogProblem> {
+        let mut found = Vec::new();
+        while let Some((of, object)) = self.next.filter(|(of, _)| *of <= place) {
+            if of == place {
+                found.push(object);
+            }
+            self.step()?;
+        }
+        Ok(found)
+    }
+}
+
+fn name(row: &Row<'_>) -> Option<ManifestName> {
+    let sequence: i64 = row.get("sequence").ok()?;
+    Some(ManifestName::Segment(TimelineId(row.get("timeline").ok()?), sequence.try_into().ok()?))
+}
+
+fn read(row: &Row<'_>, objects: &mut Objects<'_, '_>) -> Result<Segment, CatalogProblem> {
+    let objects = objects.take((row.get("timeline")?, row.get("sequence")?))?;
+    let row = reader(row, name);
     row.checked(Segment {
         timeline: TimelineId(row.number("timeline")?),
         sequence: row.number("sequence")?,
@@ -75,7 +137,8 @@ fn read(row: &Row<'_>) -> Result<Segment, CatalogProblem> {
         last_commit: row.optional_number("last_commit_us")?.map(Micros),
         events: row.number("events")?,
         transactions: row.number("transactions")?,
-        object: row.object()?,
+        plain_sha256: row.digest("plain_sha256")?,
+        objects,
         previous_sha256: row.optional_digest("previous_sha256")?,
     })
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Wire;
 use super::parts::{ObjectV1, Preamble, digest, gtids, parse, same_key};
 use crate::check::RecordError;
-use crate::names::segment_object_key;
+use crate::names::segment_object_keys;
 use crate::record::{Segment, TimelineId};
 use crate::time::Micros;
 
@@ -30,7 +30,8 @@ pub(super) struct SegmentManifestV1 {
     events: u64,
     transactions: u64,
     previous_sha256: Option<String>,
-    object: ObjectV1,
+    plain_sha256: String,
+    objects: Vec<ObjectV1>,
 }
 
 impl Wire for Segment {
@@ -57,13 +58,19 @@ impl Wire for Segment {
             events: self.events,
             transactions: self.transactions,
             previous_sha256: self.previous_sha256.map(|digest| digest.to_string()),
-            object: ObjectV1::new(segment_object_key(self), &self.object),
+            plain_sha256: self.plain_sha256.to_string(),
+            objects: segment_object_keys(self)
+                .into_iter()
+                .zip(&self.objects)
+                .map(|(key, object)| ObjectV1::new(key, object))
+                .collect(),
         }
     }
 
     fn from_wire(wire: SegmentManifestV1) -> Result<(Preamble, Self), RecordError> {
         let SegmentManifestV1 { format, kind, repository, software, .. } = wire;
-        let (key, object) = wire.object.read()?;
+        let objects = wire.objects.into_iter().map(ObjectV1::read).collect::<Result<Vec<_>, _>>()?;
+        let (keys, objects): (Vec<_>, Vec<_>) = objects.into_iter().unzip();
         let record = Self {
             timeline: TimelineId(wire.timeline),
             sequence: wire.sequence,
@@ -77,10 +84,13 @@ impl Wire for Segment {
             last_commit: wire.last_commit_us.map(Micros),
             events: wire.events,
             transactions: wire.transactions,
-            object,
+            plain_sha256: digest("plain_sha256", &wire.plain_sha256)?,
+            objects,
             previous_sha256: wire.previous_sha256.map(|text| digest("previous_sha256", &text)).transpose()?,
         };
-        same_key("object.key", &key, &segment_object_key(&record))?;
+        for (found, expected) in keys.iter().zip(segment_object_keys(&record)) {
+            same_key("objects.key", found, &expected)?;
+        }
         Ok((Preamble { format, kind, repository, software }, record))
     }
 }

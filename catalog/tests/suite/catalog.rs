@@ -90,7 +90,7 @@ fn another_record_under_the_same_identity_is_refused() {
     let inventory = filled(&path);
     let mut catalog = open(&path).unwrap();
     let mut segment = inventory.segments[3].clone();
-    segment.object.stored_sha256 = digest(4);
+    segment.objects[1].stored_sha256 = digest(4);
     let error = catalog.record_segment(&segment).unwrap_err();
     assert!(error.to_string().ends_with("already has another record for segments/0001/000000000003.json"), "{error}");
     let mut dump = inventory.dumps[0].clone();
@@ -179,12 +179,15 @@ fn a_newer_schema_is_refused() {
 fn unknown_codes_and_impossible_rows_are_named() {
     for (change, expected) in [
         (
-            "UPDATE segment SET sealing = 9 WHERE sequence = 2",
+            "UPDATE segment_object SET sealing = 9 WHERE sequence = 2",
             "row of segments/0001/000000000002.json: sealing: unknown code 9",
         ),
         ("UPDATE segment SET end_offset = 0 WHERE sequence = 2", "end: 0 is not after start"),
         ("UPDATE segment SET events = -1 WHERE sequence = 2", "events: -1 is out of range"),
         ("UPDATE segment SET plain_sha256 = x'00' WHERE sequence = 2", "plain_sha256: 1 bytes"),
+        ("DELETE FROM segment_object WHERE sequence = 2", "objects: 0 objects, not 1 to 4096"),
+        ("DELETE FROM segment_object WHERE sequence = 3 AND place = 1", "objects.plain_size: "),
+        ("UPDATE segment_object SET plain_sha256 = x'00' WHERE sequence = 3", "plain_sha256: 1 bytes"),
         ("UPDATE segment SET gtids_added = 'x' WHERE sequence = 2", "\"x\" is not a GTID set"),
         ("UPDATE segment SET binlog = '../x' WHERE sequence = 2", "\"../x\" is not a binlog name"),
         ("UPDATE dump_file SET kind = 0", "row of dumps/20261122T150412Z-0000/manifest.json: kind: unknown code 0"),
@@ -267,7 +270,7 @@ fn differences_between_a_catalog_and_its_store_are_named() {
     );
     let mut rolled_back = store.clone();
     rolled_back.segments.pop();
-    rolled_back.segments[2].object.stored_size += 1;
+    rolled_back.segments[2].objects[0].stored_size += 1;
     rolled_back.keys.clear();
     assert_eq!(
         differences(&store, &rolled_back),

@@ -4,12 +4,12 @@ use std::fmt::Debug;
 
 use highwater_catalog::{
     Dump, KeyGeneration, Manifest, ManifestError, ManifestProblem, Repository, RepositoryId, Segment, Timeline,
-    TimelineId, segment_object_key,
+    TimelineId, segment_object_keys,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{digest, dump, gtids, keys, repository, repository_id, simple_truth, truths};
+use crate::support::{digest, dump, facts, gtids, keys, repository, repository_id, simple_truth, truths};
 
 fn segment() -> Segment {
     simple_truth(12).inventory().segments[1].clone()
@@ -200,7 +200,7 @@ fn a_newer_format_is_refused_as_such_whatever_else_it_has() {
 fn unknown_missing_and_repeated_fields_are_refused() {
     let not_json = |problem| assert!(matches!(problem, ManifestProblem::NotJson { .. }), "{problem}");
     not_json(changed(&segment(), |value| value["extra"] = json!(1)));
-    not_json(changed(&segment(), |value| value["object"]["extra"] = json!(1)));
+    not_json(changed(&segment(), |value| value["objects"][0]["extra"] = json!(1)));
     not_json(changed(&dump(1, gtids("1")), |value| value["files"][0]["content"]["rows"] = json!(1)));
     not_json(changed(&segment(), |value| drop(value.as_object_mut().unwrap().remove("events"))));
     let text = String::from_utf8(encoded(&segment())).unwrap();
@@ -224,7 +224,7 @@ fn rules_within_a_segment_are_checked() {
         ("server", json!("3E11FA47-71CA-11E1-9E33-C80AA9429562"), "server: "),
         ("binlog", json!("../binlog.000001"), "binlog: "),
         ("end", json!(600), "end: 600 is not after start 600"),
-        ("end", json!(1300), "object.plain_size: 600 bytes between offsets that are 700 apart"),
+        ("end", json!(1300), "objects.plain_size: 600 bytes between offsets that are 700 apart"),
         ("events", json!(3), "transactions: 4 transactions in 3 events"),
         ("transactions", json!(3), "gtids_added: 4 GTIDs in 3 transactions"),
         ("gtids_added", json!(gtids("4-7").to_string()), "also in gtids_before"),
@@ -237,22 +237,56 @@ fn rules_within_a_segment_are_checked() {
     ] {
         let problem = changed(&segment(), |value| {
             value[field] = put.clone();
-            if field == "end" || field == "server" || field == "binlog" {
-                value["object"]["key"] = json!(object_key(value));
+            if field == "binlog" {
+                rename(value);
             }
         });
         assert!(problem.to_string().contains(expected), "{field} = {put}: {problem}");
     }
-    let problem = changed(&segment(), |value| value["object"]["key"] = json!("segments/0001/x"));
-    assert!(problem.to_string().starts_with("object.key: \"segments/0001/x\" instead of segments/0001/"), "{problem}");
+    for number in 0..3 {
+        let problem = changed(&segment(), |value| value["objects"][number]["key"] = json!("segments/0001/x"));
+        let expected = "objects.key: \"segments/0001/x\" instead of segments/0001/";
+        assert!(problem.to_string().starts_with(expected), "{problem}");
+    }
 }
 
-/// The object name that a segment manifest's fields make, valid or not.
-fn object_key(value: &Value) -> String {
+/// Gives the objects the names that a segment manifest's binlog makes, valid or not.
+fn rename(value: &mut Value) {
+    for number in 0..3 {
+        let key = value["objects"][number]["key"].as_str().unwrap();
+        let right = key.replace("binlog.000001", value["binlog"].as_str().unwrap());
+        value["objects"][number]["key"] = json!(right);
+    }
+}
+
+#[test]
+fn objects_of_a_segment_make_it_up_in_their_order() {
+    let objects = |change: fn(&mut Vec<Value>)| {
+        changed(&segment(), |value| change(value["objects"].as_array_mut().unwrap())).to_string()
+    };
+    assert_eq!(objects(Vec::clear), "objects: 0 objects, not 1 to 4096");
+    assert!(objects(|list| list.swap(1, 2)).starts_with("objects.key: "));
+    assert!(objects(|list| drop(list.remove(0))).starts_with("objects.key: "));
+    assert_eq!(objects(|list| drop(list.pop())), "objects.plain_size: 160 bytes between offsets that are 600 apart");
+    assert!(objects(|list| list.push(list[0].clone())).starts_with("objects.key: "));
+    assert_eq!(objects(|list| list[0]["stored_size"] = json!(0)), "object.stored_size: a sealed object is never empty");
+
     let mut record = segment();
-    record.end = value["end"].as_u64().unwrap();
-    let right = segment_object_key(&record);
-    right.replace("binlog.000001", value["binlog"].as_str().unwrap())
+    record.objects = vec![facts(9, record.plain_size())];
+    record.plain_sha256 = digest(8);
+    let refused = record.encode(&repository_id()).unwrap_err().problem.to_string();
+    assert_eq!(refused, "plain_sha256: not that of the only object");
+    let mut record = segment();
+    record.objects.insert(1, facts(9, 0));
+    let refused = record.encode(&repository_id()).unwrap_err().problem.to_string();
+    assert_eq!(refused, "objects.plain_size: an object without bytes");
+    let mut record = segment();
+    record.end = record.start + 4097;
+    record.objects = vec![facts(9, 1); 4097];
+    let refused = record.encode(&repository_id()).unwrap_err().problem.to_string();
+    assert_eq!(refused, "objects: 4097 objects, not 1 to 4096");
+    (record.end, record.objects) = (record.start + 4096, vec![facts(9, 1); 4096]);
+    assert!(record.encode(&repository_id()).unwrap().len() < Segment::LEN_MAX / 2, "room for GTIDs");
 }
 
 #[test]
@@ -286,7 +320,7 @@ fn what_could_not_be_read_back_is_not_written() {
     record.previous_sha256 = None;
     assert!(record.encode(&repository_id()).is_err());
     let mut record = segment();
-    record.object.stored_size = 0;
+    record.objects[2].stored_size = 0;
     assert!(record.encode(&repository_id()).is_err());
     let mut record = repository();
     record.recipients.push("AGE-SECRET-KEY-1QQPQ".to_owned());
@@ -318,7 +352,8 @@ fn the_repository_reads_back_and_names_its_archive() {
 #[test]
 fn a_second_writer_of_the_same_bytes_gets_another_object_name_and_the_same_manifest_name() {
     let (mine, mut theirs) = (segment(), segment());
-    theirs.object.stored_sha256 = digest(77);
+    theirs.objects[0].stored_sha256 = digest(77);
     assert_eq!(mine.key(), theirs.key());
-    assert_ne!(segment_object_key(&mine), segment_object_key(&theirs));
+    assert_ne!(segment_object_keys(&mine)[0], segment_object_keys(&theirs)[0]);
+    assert_eq!(segment_object_keys(&mine)[1..], segment_object_keys(&theirs)[1..]);
 }

@@ -69,7 +69,7 @@ proptest! {
     fn an_exchanged_segment_is_refused_by_the_one_after_it((_, mut inventory, stop, damaged, way_true) in cases()) {
         let whole = plan(&inventory, &stop).unwrap();
         let sequence = damaged as u64;
-        inventory.segments[damaged].object.plain_sha256 = digest(123_456);
+        inventory.segments[damaged].plain_sha256 = digest(123_456);
         let linked = way_true.contains(&sequence) && way_true.contains(&(sequence + 1));
         match plan(&inventory, &stop) {
             Ok(plan) => {
@@ -142,7 +142,7 @@ fn archive_with_gap() -> (Truth, Inventory) {
     let mut previous: Option<Segment> = None;
     for (sequence, segment) in (0u64..).zip(&mut inventory.segments) {
         segment.sequence = sequence;
-        segment.previous_sha256 = previous.map(|previous| previous.object.plain_sha256);
+        segment.previous_sha256 = previous.map(|previous| previous.plain_sha256);
         previous = Some(segment.clone());
     }
     (truth, inventory)
@@ -252,6 +252,18 @@ fn transactions_without_gtid_are_not_replayed() {
     assert!(plan(&inventory, &truth.stop(4)).is_ok());
     let refused = plan(&inventory, &truth.stop(9)).unwrap_err();
     assert!(matches!(&refused, Refusal::WithoutGtids { segment, .. } if segment.sequence == 1), "{refused:?}");
+}
+
+#[test]
+fn a_timeline_without_gtids_is_not_restored_as_if_it_had_no_transactions() {
+    let truth = simple_truth(12);
+    let mut inventory = truth.inventory();
+    for segment in &mut inventory.segments {
+        (segment.gtids_before, segment.gtids_added) = (gtids(""), gtids(""));
+    }
+    inventory.dumps.iter_mut().for_each(|dump| dump.gtids = gtids(""));
+    let refused = plan(&inventory, &truth.stop(0)).unwrap_err();
+    assert!(matches!(&refused, Refusal::WithoutGtids { segment, .. } if segment.sequence == 0), "{refused:?}");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use highwater_catalog::{
-    Dump, DumpFileKind, KeyGeneration, Manifest, ManifestName, Micros, Repository, RepositoryId, Sealing, Segment,
-    Timeline, TimelineId, dump_object_key, key_object_key, segment_object_key,
+    Dump, DumpFileKind, Epoch, KeyGeneration, Manifest, ManifestName, Micros, Repository, RepositoryId, Sealing,
+    Segment, Takeover, Timeline, TimelineId, dump_object_key, key_object_key, segment_object_keys,
 };
 
 use crate::support::{SERVER, gtids};
@@ -16,6 +16,7 @@ const V1: &[&str] = &[
     "segments/0001/000000000001.json",
     "dumps/20261122T150002Z-1f3a/manifest.json",
     "keys/3e11fa47-71ca-11e1-9e33-c80aa9429562/000001.json",
+    "agents/00000003.json",
 ];
 
 fn workspace() -> PathBuf {
@@ -45,6 +46,7 @@ fn written_again(key: &str, bytes: &[u8], id: &RepositoryId) -> Vec<u8> {
         ManifestName::Segment(..) => again::<Segment>(key, bytes, id),
         ManifestName::Dump(_) => again::<Dump>(key, bytes, id),
         ManifestName::Keys(..) => again::<KeyGeneration>(key, bytes, id),
+        ManifestName::Agent(_) => again::<Takeover>(key, bytes, id),
     }
 }
 
@@ -71,16 +73,29 @@ fn version_1_reads_as_it_was_meant() {
     assert_eq!((segment.events, segment.transactions), (96, 18));
     let previous = "6da0633528deaa0144e7b058315f0b753ec0b945163a72bf96a0d18180f9de0d";
     assert_eq!(segment.previous_sha256.unwrap().to_string(), previous);
-    assert_eq!((segment.object.plain_size, segment.object.stored_size), (130_875, 22_804));
-    assert_eq!(segment.object.sealing, Sealing::ZstdAge);
+    assert_eq!((segment.plain_size(), segment.stored_size()), (130_875, 22_804));
+    assert_eq!(segment.plain_sha256.to_string(), "a116c9ed46d6207734a43317d30fd88f52ac8634c37d904bbf4e41d865f90475");
+    assert_eq!(segment.objects.iter().map(|object| object.plain_size).collect::<Vec<_>>(), [65_536, 65_339]);
+    assert!(segment.objects.iter().all(|object| object.sealing == Sealing::ZstdAge));
+    let folder = format!("segments/0001/{SERVER}/binlog.000042");
     assert_eq!(
-        segment_object_key(&segment),
-        format!("segments/0001/{SERVER}/binlog.000042/000000000197-000000131072.87b04e58961f9a99.binlog.zst.age")
+        segment_object_keys(&segment),
+        [
+            format!("{folder}/000000000197-000000065733.87b04e58961f9a99.binlog.zst.age"),
+            format!("{folder}/000000065733-000000131072.30c5ed406cd20934.binlog.zst.age"),
+        ]
     );
 
     let keys: KeyGeneration = read(V1[4]);
     assert_eq!((keys.generation, keys.key_ids.len(), keys.stored_size), (1, 2, 651));
     assert_eq!(key_object_key(&keys), format!("keys/{SERVER}/000001.48a53f0774c8ceff.json.zst.age"));
+}
+
+#[test]
+fn an_agent_of_version_1_reads_as_it_was_meant() {
+    let takeover: Takeover = read(V1[5]);
+    assert_eq!(takeover.epoch, Epoch(3));
+    assert_eq!(takeover.owner.to_string(), "process 4711 on db1-backup, started 2026-11-22T15:00:00.120000Z");
 }
 
 #[test]

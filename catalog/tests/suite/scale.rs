@@ -32,8 +32,9 @@ fn two_hundred_thousand_segments_are_planned_in_linear_time() {
         before.insert(&gtid(&(number + 1).to_string()));
         (segment.transactions, segment.first_commit) = (1, Some(Micros(EPOCH * (number + 1))));
         segment.last_commit = segment.first_commit;
-        segment.object = crate::support::facts(number, 200);
-        segment.previous_sha256 = previous.replace(segment.object.plain_sha256);
+        segment.objects = vec![crate::support::facts(number, 200)];
+        segment.plain_sha256 = segment.objects[0].plain_sha256;
+        segment.previous_sha256 = previous.replace(segment.plain_sha256);
         inventory.segments.push(segment);
     }
 

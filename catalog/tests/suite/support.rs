@@ -55,6 +55,14 @@ pub(crate) fn facts(number: u64, plain_size: u64) -> ObjectFacts {
     }
 }
 
+/// One object for a segment with an even number, three for the others.
+fn parts(sequence: u64, size: u64) -> Vec<ObjectFacts> {
+    if sequence.is_multiple_of(2) {
+        return vec![facts(sequence, size)];
+    }
+    [(1, 100), (2, 60), (3, size - 160)].map(|(part, size)| facts(sequence + (part << 50), size)).to_vec()
+}
+
 /// One transaction as the source committed it.
 #[derive(Debug, Clone)]
 pub(crate) struct Transaction {
@@ -136,8 +144,9 @@ impl Truth {
             last_commit: transactions.iter().map(|transaction| transaction.committed).max(),
             events: 2 + 4 * transactions.len() as u64,
             transactions: transactions.len() as u64,
-            object: facts(sequence, size),
-            previous_sha256: previous.map(|previous| previous.object.plain_sha256),
+            plain_sha256: digest(sequence),
+            objects: parts(sequence, size),
+            previous_sha256: previous.map(|previous| previous.plain_sha256),
         }
     }
 }

@@ -37,7 +37,8 @@ fn bytes_and_dumps_are_summed() {
     let inventory = simple_truth(8).inventory();
     let window = &windows(&inventory)[0];
     assert_eq!((window.binlog_plain_bytes, window.dumps), (1200, 1));
-    assert_eq!(window.binlog_stored_bytes, 2 * (600 / 3 + 200));
+    let of_three_objects = (100 / 3 + 200) + (60 / 3 + 200) + (440 / 3 + 200);
+    assert_eq!(window.binlog_stored_bytes, 600 / 3 + 200 + of_three_objects);
     assert_eq!(window.dump_stored_bytes, 5000 / 3 + 200 + 200 + 70 / 3 + 200);
 }
 

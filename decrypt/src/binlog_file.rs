@@ -1,51 +1,85 @@
-//! A binary log or relay log on disk: what it is, and its plaintext once a key opened it.
+//! A binary log or relay log: what it is, and which key opens it.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
 
 use highwater_binlog::{
-    ChecksumAlgorithm, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EncryptionHeader, EventHeader, EventType,
-    FormatDescription, MAGIC, RawEvent, StreamCipher,
+    ChecksumAlgorithm, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EncryptionHeader, EventCipher, EventHeader,
+    EventScheme, EventType, FormatDescription, MAGIC, RawEvent, START_ENCRYPTION, StartEncryption, StreamCipher,
 };
 
 use crate::failure::{Exit, Failure, chain};
+use crate::input::Input;
 use crate::keys::Keys;
+use crate::stream::{Decoder, PlainStream};
 
-/// Bytes that hold the magic and any format description: 19 bytes of header, 57 fixed ones, one for each of at most
-/// 255 event types, and the checksum with its algorithm.
+/// Stream bytes looked at before anything is believed: the magic, a format description, and for MariaDB the two events
+/// after it, the second of which has 16 bytes for each server that ever wrote.
+const HEAD_LEN: usize = 64 << 10;
+
+/// Magic and the longest format description: 19 bytes of header, 57 fixed ones, one for each of at most 255 event types,
+/// and the checksum with its algorithm.
 const OPENING_LEN_MAX: usize = 4 + 19 + 57 + 255 + 5;
 
 /// `LOG_EVENT_BINLOG_IN_USE_F`: set while the server writes the file, cleared when it closes it.
 const FLAG_IN_USE: u16 = 0x1;
+/// `LOG_EVENT_RELAY_LOG_F`: the file is a replica's relay log.
+const FLAG_RELAY_LOG: u16 = 0x40;
+/// `LOG_EVENT_IGNORABLE_F`, at the first of the two bytes of flags.
+const FLAG_IGNORABLE: u8 = 0x80;
+const FLAGS_AT: usize = 17;
+const CHECKSUM_LEN: usize = 4;
 
 /// A file that is a binlog by its first bytes.
 #[derive(Debug)]
 pub(crate) struct BinlogFile {
-    path: PathBuf,
+    name: String,
     file: File,
-    bytes: u64,
+    seekable: bool,
+    bytes: Option<u64>,
     header: Option<EncryptionHeader>,
+    /// The first bytes of the stream, as they are on the disk.
+    head: Vec<u8>,
 }
 
 /// What the first event says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Opening {
     pub(crate) description: FormatDescription,
     /// Whether the server had not closed the file.
     pub(crate) in_use: bool,
+    /// Whether it is a replica's relay log.
+    pub(crate) relay_log: bool,
+    /// Its time, seconds since 1970.
+    pub(crate) timestamp: u32,
+    /// The server that wrote it.
+    pub(crate) server_id: u32,
+    /// Plaintext from the magic to the last event that says how the others are read.
+    pub(crate) bytes: Vec<u8>,
 }
 
-/// The plaintext of a file, proven by its first event.
+/// How the stream is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    None,
+    /// The whole stream, MySQL's way.
+    MySql,
+    /// Every event by itself.
+    Events(EventScheme),
+    /// Every event by itself, but there is none.
+    NoEvents,
+}
+
+/// A file whose key is found.
 #[derive(Debug)]
-pub(crate) struct PlainStream {
-    file: File,
-    cipher: Option<StreamCipher>,
-    /// Stream offset of the next byte.
-    offset: u64,
+pub(crate) struct Unlocked {
+    pub(crate) stream: PlainStream,
     pub(crate) opening: Opening,
+    pub(crate) encryption: Encryption,
     /// Where the key was; none for a plain file.
-    pub(crate) key_place: Option<PathBuf>,
+    pub(crate) key_place: Option<String>,
 }
 
 /// What the beginning of a stream looks like under one key.
@@ -61,36 +95,39 @@ enum Probe {
 
 impl BinlogFile {
     /// Opens a file and reads its encryption header, if it has one.
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let shown = &path.display();
-        let mut file = File::open(path).map_err(|error| match error.kind() {
+    pub(crate) fn open(input: &Input) -> Result<Self, Failure> {
+        let shown = &input.to_string();
+        let failed = |error: &std::io::Error| match error.kind() {
             ErrorKind::PermissionDenied => {
-                Failure::io(shown, &error).hint("read it as the account that runs mysqld, or as root")
+                Failure::io(shown, error).hint("read it as the account that runs mysqld, or as root")
             }
-            _ => Failure::io(shown, &error),
-        })?;
-        let metadata = file.metadata().map_err(|error| Failure::io(shown, &error))?;
-        if metadata.is_dir() {
-            let failure = Failure::new(Exit::Usage, format!("{shown} is a folder"));
-            return Err(failure.hint(format!("give its files: {shown}/binlog.[0-9]*")));
-        }
-        let head = read_up_to(&mut file, ENCRYPTION_HEADER_LEN).map_err(|error| Failure::io(shown, &error))?;
-        let header = if head.starts_with(&ENCRYPTION_MAGIC) {
-            Some(EncryptionHeader::parse(&head).map_err(|error| {
-                Failure::new(Exit::Damaged, format!("{shown}: {}", chain(&error)))
-                    .hint("without its header an encrypted file cannot be opened; look for another copy of it")
-            })?)
-        } else if head.starts_with(&MAGIC) {
-            None
-        } else if head.is_empty() {
-            let failure = Failure::new(Exit::Damaged, format!("{shown} is empty"));
-            return Err(failure
-                .hint("a server that is killed while it creates a binlog leaves an empty file; nothing is in it"));
-        } else {
-            let failure = Failure::new(Exit::Damaged, format!("{shown} is not a binary log"));
-            return Err(failure.hint("binary logs begin with fe 'bin', encrypted ones with fd 'bin'"));
+            _ => Failure::io(shown, error),
         };
-        Ok(Self { path: path.to_owned(), file, bytes: metadata.len(), header })
+        let (mut file, bytes) = match input {
+            Input::Stdin => {
+                let copy = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| failed(&error))?;
+                (File::from(copy), None)
+            }
+            Input::File(path) => Self::open_file(path).map_err(|error| failed(&error))?,
+        };
+        let mut head = read_up_to(&mut file, ENCRYPTION_HEADER_LEN).map_err(|error| failed(&error))?;
+        let header = header_of(shown, &head)?;
+        if header.is_some() {
+            head.clear();
+        }
+        let more = read_up_to(&mut file, HEAD_LEN - head.len()).map_err(|error| failed(&error))?;
+        head.extend_from_slice(&more);
+        Ok(Self { name: shown.clone(), file, seekable: bytes.is_some(), bytes, header, head })
+    }
+
+    /// The file and, where it has one, its size.
+    fn open_file(path: &Path) -> std::io::Result<(File, Option<u64>)> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        Ok((file, metadata.is_file().then_some(metadata.len())))
     }
 
     /// Its encryption header; none for a plain file.
@@ -98,26 +135,26 @@ impl BinlogFile {
         self.header.as_ref()
     }
 
-    /// Its size on disk in bytes.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// Its size on disk in bytes, where it is a file.
+    pub(crate) fn bytes(&self) -> Option<u64> {
         self.bytes
     }
 
     /// Finds the key whose plaintext is a binlog. Nothing else tells a right key from a wrong one.
-    pub(crate) fn unlock(mut self, keys: &Keys) -> Result<PlainStream, Failure> {
-        let Some(header) = self.header.take() else {
-            return match self.probe(None)? {
-                Probe::Opens(opening) => self.into_stream(None, opening, None),
-                Probe::NoMagic | Probe::Cut => Err(self.cut()),
-                Probe::Damaged(what) => Err(self.damaged(&what)),
-            };
-        };
+    pub(crate) fn unlock(mut self, keys: &Keys) -> Result<Unlocked, Failure> {
+        let Some(header) = self.header.take() else { return self.unlock_plain(keys) };
         let mut wrong = Vec::new();
         let mut unproven = None;
-        for (place, key) in keys.candidates(header.key_id()) {
-            let mut cipher = StreamCipher::new(&header.wrapped().unwrap_with(key));
-            match self.probe(Some(&mut cipher))? {
-                Probe::Opens(opening) => return self.into_stream(Some(cipher), opening, Some(place.to_owned())),
+        for (place, password) in keys.candidates(&header, &self.head) {
+            let mut cipher = StreamCipher::new(&password);
+            let mut head = self.head.get(..self.head.len().min(OPENING_LEN_MAX)).unwrap_or_default().to_vec();
+            cipher.apply(0, &mut head);
+            match judge_opening(&head) {
+                Probe::Opens(opening) => {
+                    let place = Some(place.to_owned());
+                    let decoder = Decoder::Stream(Box::new(cipher));
+                    return Ok(self.into_unlocked(decoder, opening, Encryption::MySql, place));
+                }
                 Probe::NoMagic => wrong.push(place),
                 Probe::Cut => unproven = Some(self.cut()),
                 Probe::Damaged(what) => unproven = Some(self.damaged(&what)),
@@ -125,65 +162,101 @@ impl BinlogFile {
         }
         Err(match unproven {
             Some(failure) => failure,
-            None if wrong.is_empty() => keys.missing(&self.path, header.key_id()),
-            None => Keys::wrong(&self.path, header.key_id(), &wrong),
+            None if wrong.is_empty() => keys.missing(&self.name, header.key_id()),
+            None => Keys::wrong(&self.name, header.key_id(), &wrong),
         })
     }
 
-    /// Offset in the file where the stream begins.
-    fn stream_start(cipher: Option<&StreamCipher>) -> u64 {
-        if cipher.is_some() { ENCRYPTION_HEADER_LEN as u64 } else { 0 }
-    }
-
-    fn probe(&mut self, mut cipher: Option<&mut StreamCipher>) -> Result<Probe, Failure> {
-        let start = Self::stream_start(cipher.as_deref());
-        let failed = |error| Failure::io(self.path.display(), &error);
-        self.file.seek(SeekFrom::Start(start)).map_err(failed)?;
-        let mut head = read_up_to(&mut self.file, OPENING_LEN_MAX).map_err(failed)?;
-        if let Some(cipher) = cipher.as_mut() {
-            cipher.apply(0, &mut head);
+    /// A file that begins like a plain one: each of its events may still be encrypted.
+    fn unlock_plain(mut self, keys: &Keys) -> Result<Unlocked, Failure> {
+        let mut opening = match judge_opening(&self.head) {
+            Probe::Opens(opening) => opening,
+            Probe::NoMagic | Probe::Cut => return Err(self.cut()),
+            Probe::Damaged(what) => return Err(self.damaged(&what)),
+        };
+        let Some(start) = self.start_encryption(&opening)? else {
+            return Ok(self.into_unlocked(Decoder::Plain, opening, Encryption::None, None));
+        };
+        let begin = opening.bytes.len();
+        let end = begin + event_len(self.head.get(begin..).unwrap_or_default()).unwrap_or(0);
+        let probed = self.head.get(end..).unwrap_or_default();
+        // Where no event follows, or not even the header of one, there is nothing to open.
+        let found =
+            event_len(probed).map(|_| keys.event_cipher(&start, |cipher| proves(&opening, end, probed, cipher)));
+        // A source sends this event marked as one to be skipped, since the others are plain then.
+        if let Some(event) = self.head.get_mut(begin..end) {
+            mark_ignorable(event, opening.description.checksum_algorithm);
         }
-        Ok(judge_opening(&head))
+        opening.bytes = self.head.get(..end).unwrap_or_default().to_vec();
+        match found {
+            None => Ok(self.into_unlocked(Decoder::Plain, opening, Encryption::NoEvents, None)),
+            Some(Ok((place, scheme, cipher))) => {
+                let decoder = Decoder::Events { cipher: Box::new(cipher), first: end as u64 };
+                Ok(self.into_unlocked(decoder, opening, Encryption::Events(scheme), Some(place)))
+            }
+            Some(Err(wrong)) => {
+                let percona = !opening.description.server_version.contains("MariaDB");
+                Err(keys.no_event_key(&self.name, &start, &wrong, percona))
+            }
+        }
     }
 
-    fn into_stream(
-        mut self,
-        cipher: Option<StreamCipher>,
+    /// The second event, if it says that the others are encrypted.
+    fn start_encryption(&self, opening: &Opening) -> Result<Option<StartEncryption>, Failure> {
+        let rest = self.head.get(opening.bytes.len()..).unwrap_or_default();
+        let Some(header) = EventHeader::read(rest).filter(|header| header.event_type == START_ENCRYPTION) else {
+            return Ok(None);
+        };
+        let event = header.checked_len().ok().and_then(|len| rest.get(..len)).ok_or_else(|| self.cut())?;
+        let read = RawEvent::verify(event, opening.description.checksum_algorithm);
+        match read.and_then(|event| StartEncryption::read(&event)) {
+            Ok(start) => Ok(Some(start)),
+            Err(error) => Err(self.damaged(&chain(&error))),
+        }
+    }
+
+    fn into_unlocked(
+        self,
+        decoder: Decoder,
         opening: Opening,
-        key_place: Option<PathBuf>,
-    ) -> Result<PlainStream, Failure> {
-        let start = Self::stream_start(cipher.as_ref());
-        self.file.seek(SeekFrom::Start(start)).map_err(|error| Failure::io(self.path.display(), &error))?;
-        Ok(PlainStream { file: self.file, cipher, offset: 0, opening, key_place })
+        encryption: Encryption,
+        key_place: Option<String>,
+    ) -> Unlocked {
+        let stream = PlainStream::new(self.file, self.seekable, decoder, self.head);
+        Unlocked { stream, opening, encryption, key_place }
     }
 
     fn cut(&self) -> Failure {
-        let text = format!("{} ends inside of its first event: {} bytes", self.path.display(), self.bytes);
-        Failure::new(Exit::Damaged, text).hint("there is nothing to recover in it; look for a longer copy")
+        let bytes = self.bytes.map(|bytes| format!(": {bytes} bytes")).unwrap_or_default();
+        Failure::new(Exit::Damaged, format!("{} ends inside of its first events{bytes}", self.name))
+            .hint("there is nothing to recover in it; look for a longer copy")
     }
 
     fn damaged(&self, what: &str) -> Failure {
-        Failure::new(Exit::Damaged, format!("{}: first event is damaged: {what}", self.path.display()))
+        Failure::new(Exit::Damaged, format!("{}: first event is damaged: {what}", self.name))
             .hint("the first event says how the others are read; look for another copy of the file")
     }
 }
 
-impl PlainStream {
-    /// Reads the next plaintext bytes into `buffer`; 0 at the end.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = loop {
-            match self.file.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                other => break other?,
-            }
-        };
-        let Some(bytes) = buffer.get_mut(..count) else { return Ok(0) };
-        if let Some(cipher) = &mut self.cipher {
-            cipher.apply(self.offset, bytes);
-        }
-        self.offset += count as u64;
-        Ok(count)
+/// The encryption header that a file begins with; none for a plain binlog, an error for anything else.
+fn header_of(shown: &str, head: &[u8]) -> Result<Option<EncryptionHeader>, Failure> {
+    if head.starts_with(&ENCRYPTION_MAGIC) {
+        return EncryptionHeader::parse(head).map(Some).map_err(|error| {
+            Failure::new(Exit::Damaged, format!("{shown}: {}", chain(&error)))
+                .hint("without its header an encrypted file cannot be opened; look for another copy of it")
+        });
     }
+    if head.starts_with(&MAGIC) {
+        return Ok(None);
+    }
+    if head.is_empty() {
+        let failure = Failure::new(Exit::Damaged, format!("{shown} is empty"));
+        return Err(
+            failure.hint("a server that is killed while it creates a binlog leaves an empty file; nothing is in it")
+        );
+    }
+    let failure = Failure::new(Exit::Damaged, format!("{shown} is not a binary log"));
+    Err(failure.hint("binary logs begin with fe 'bin', encrypted ones with fd 'bin'"))
 }
 
 /// Judges the first bytes of a stream.
@@ -202,8 +275,47 @@ fn judge_opening(head: &[u8]) -> Probe {
     let Some(bytes) = rest.get(..len) else { return Probe::Cut };
     let read = RawEvent::verify(bytes, ChecksumAlgorithm::Crc32).and_then(|event| FormatDescription::read(&event));
     match read {
-        Ok(description) => Probe::Opens(Opening { description, in_use: header.flags & FLAG_IN_USE != 0 }),
+        Ok(description) => Probe::Opens(Opening {
+            description,
+            in_use: header.flags & FLAG_IN_USE != 0,
+            relay_log: header.flags & FLAG_RELAY_LOG != 0,
+            timestamp: header.timestamp,
+            server_id: header.server_id,
+            bytes: [magic, bytes].concat(),
+        }),
         Err(error) => Probe::Damaged(chain(&error)),
+    }
+}
+
+/// The length of the event that `bytes` begin with, encrypted or not, if an event can have it.
+fn event_len(bytes: &[u8]) -> Option<usize> {
+    EventHeader::read(bytes)?.checked_len().ok()
+}
+
+/// Whether `cipher` makes an event of the encrypted one at `offset`.
+fn proves(opening: &Opening, offset: usize, encrypted: &[u8], cipher: &EventCipher) -> bool {
+    let Some(len) = event_len(encrypted) else { return false };
+    let algorithm = opening.description.checksum_algorithm;
+    let mut event = encrypted.get(..len.min(encrypted.len())).unwrap_or_default().to_vec();
+    cipher.decrypt(offset as u64, &mut event);
+    if event.len() == len && algorithm == ChecksumAlgorithm::Crc32 {
+        return RawEvent::verify(&event, algorithm).is_ok();
+    }
+    // Nothing but the header can be judged: it says where the event ends and which server wrote it.
+    EventHeader::read(&event).is_some_and(|header| {
+        let end = u32::try_from(offset + len).unwrap_or(u32::MAX);
+        header.end_log_pos == end || (opening.relay_log && header.server_id == opening.server_id)
+    })
+}
+
+fn mark_ignorable(event: &mut [u8], algorithm: ChecksumAlgorithm) {
+    if let Some(flags) = event.get_mut(FLAGS_AT) {
+        *flags |= FLAG_IGNORABLE;
+    }
+    if algorithm == ChecksumAlgorithm::Crc32
+        && let Some((content, checksum)) = event.split_last_chunk_mut::<CHECKSUM_LEN>()
+    {
+        *checksum = crc32fast::hash(content).to_le_bytes();
     }
 }
 

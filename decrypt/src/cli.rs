@@ -9,37 +9,59 @@ use std::str::FromStr;
 use clap::Parser;
 use highwater_keyring::KeyId;
 
+use crate::decode::Span;
 use crate::failure::{Exit, Failure};
+use crate::input::{Input, expand};
 
 const EXAMPLES: &str = "\
 Examples:
-  Which key does a file need, and is it there?
-    binlog-decrypt --inspect --datadir /mnt/dead/var/lib/mysql /mnt/dead/var/lib/mysql/binlog.000042
+  What is there: keys, transactions, times, damage?
+    binlog-decrypt --inspect --datadir /mnt/dead/var/lib/mysql /mnt/dead/var/lib/mysql/binlog.index
 
   Decrypt the binlogs of a dead server for mysqlbinlog:
-    binlog-decrypt --datadir /mnt/dead/var/lib/mysql --output-dir plain /mnt/dead/var/lib/mysql/binlog.[0-9]*
+    binlog-decrypt --datadir /mnt/dead/var/lib/mysql --output-dir plain /mnt/dead/var/lib/mysql/binlog.index
     mysqlbinlog plain/binlog.000042
 
-  One file, with a keyring from elsewhere:
-    binlog-decrypt --keyring keyring.json binlog.000042 | mysqlbinlog -
+  One file, with a keyring from elsewhere, from a position on:
+    binlog-decrypt --keyring keyring.json --from 4711 binlog.000042 | mysqlbinlog -
+
+Keyrings that are read: component_keyring_file; the keyring_file plugin, 1.0 and 2.0, of any machine; Percona's
+component_percona_keyring_encrypted_file; MariaDB's file_key_management; key bundles of a Highwater archive and their
+exports.
 
 Exit codes:
-  0 done   1 failed   2 usage   3 key missing or wrong   4 binlog damaged or cut";
+  0 done   1 failed   2 usage   3 key missing or wrong
+  4 binlog damaged or cut, or one between two is missing   7 interrupted";
 
 /// Opens MySQL's encrypted binary logs and relay logs with the keyring, without a server.
 ///
 /// The result is the plain file that mysqlbinlog reads and that the server would send. Plain files pass through, so a
-/// folder with both kinds can be given as it is. Every event's checksum is verified on the way. MySQL 8.0.14 to 9.x.
+/// folder with both kinds can be given as it is. Every event's checksum is verified on the way. A file that ends inside
+/// of a transaction gives everything before that. MySQL 8.0.14 to 9.x, and MariaDB's encryption.
 #[derive(Debug, Parser)]
 #[command(name = "binlog-decrypt", version, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Binary logs or relay logs, encrypted or plain
+    /// Binary logs or relay logs, encrypted or plain; an index file (NAME.index) or a folder for all of its; `-` for
+    /// stdin
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 
-    /// A keyring: the file of component_keyring_file or of the keyring_file plugin (repeatable)
+    /// A keyring file of any kind below (repeatable)
     #[arg(long, value_name = "PATH", help_heading = "Keys")]
     keyring: Vec<PathBuf>,
+
+    /// A file with the password of keyrings that have one (repeatable)
+    #[arg(long, value_name = "PATH", help_heading = "Keys")]
+    keyring_password: Vec<PathBuf>,
+
+    /// An age identity, for sealed key bundles (repeatable)
+    #[arg(long, value_name = "PATH", help_heading = "Keys")]
+    identity: Vec<PathBuf>,
+
+    /// The configuration of Percona's component_keyring_vault or keyring_vault: its Vault is asked (repeatable)
+    #[cfg(feature = "vault")]
+    #[arg(long, value_name = "CONFIG", help_heading = "Keys")]
+    vault: Vec<PathBuf>,
 
     /// One key: its id, and a file with its 64 hexadecimal digits (repeatable)
     #[arg(long, value_name = "ID=HEX-FILE", help_heading = "Keys")]
@@ -57,13 +79,21 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     output_dir: Option<PathBuf>,
 
-    /// Only say what each file is: its key, where that was found, server version, size
+    /// Only say what each file is: its key, where that was found, server, GTIDs, times, how it ends, damage
     #[arg(long, help_heading = "Output", conflicts_with_all = ["output", "output_dir", "verify"])]
     inspect: bool,
 
-    /// Only check: read everything, verify every event's checksum, write nothing
+    /// Only check: verify every event's checksum, every transaction, and that each binlog follows the one before
     #[arg(long, help_heading = "Output", conflicts_with_all = ["output", "output_dir"])]
     verify: bool,
+
+    /// Begin with the event at this position of the first file, as mysqlbinlog counts them
+    #[arg(long, value_name = "POSITION", help_heading = "Output")]
+    from: Option<u64>,
+
+    /// End before the first event at or after this position of the last file
+    #[arg(long, value_name = "POSITION", help_heading = "Output")]
+    to: Option<u64>,
 
     /// Report on stdout as JSON, one line per file
     #[arg(long, help_heading = "Output")]
@@ -93,6 +123,10 @@ impl FromStr for KeyFile {
 #[derive(Debug)]
 pub(crate) struct KeyPlaces {
     pub(crate) keyrings: Vec<PathBuf>,
+    pub(crate) passwords: Vec<PathBuf>,
+    #[cfg(feature = "vault")]
+    pub(crate) vaults: Vec<PathBuf>,
+    pub(crate) identities: Vec<PathBuf>,
     pub(crate) keys: Vec<KeyFile>,
     pub(crate) datadirs: Vec<PathBuf>,
 }
@@ -112,10 +146,22 @@ pub(crate) enum Task {
     ToFolder(PathBuf),
 }
 
+impl Task {
+    /// Where the plaintext of `input` goes.
+    pub(crate) fn target(&self, input: &Input) -> PathBuf {
+        match self {
+            Self::ToFolder(folder) => folder.join(input.file_name().unwrap_or_default()),
+            Self::ToFile(path) => path.clone(),
+            Self::Inspect | Self::Verify | Self::ToStdout => PathBuf::new(),
+        }
+    }
+}
+
 /// A command line that can be meant.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) files: Vec<PathBuf>,
+    pub(crate) files: Vec<Input>,
+    pub(crate) span: Span,
     pub(crate) places: KeyPlaces,
     pub(crate) task: Task,
     pub(crate) json: bool,
@@ -133,8 +179,9 @@ impl TryFrom<Arguments> for Job {
             (_, _, _, Some(folder)) => Task::ToFolder(folder),
             _ => Task::ToStdout,
         };
-        if matches!(task, Task::ToStdout | Task::ToFile(_)) && arguments.files.len() > 1 {
-            let error = format!("{} files cannot become one", arguments.files.len());
+        let files = expand(&arguments.files)?;
+        if matches!(task, Task::ToStdout | Task::ToFile(_)) && files.len() > 1 {
+            let error = format!("{} files cannot become one", files.len());
             return Err(usage(&error, "give --output-dir DIR: each file is written there under its own name"));
         }
         if matches!(task, Task::ToStdout) {
@@ -147,18 +194,32 @@ impl TryFrom<Arguments> for Job {
             }
         }
         if matches!(task, Task::ToFolder(_)) {
-            refuse_equal_names(&arguments.files)?;
+            refuse_equal_names(&files)?;
         }
-        let places = KeyPlaces { keyrings: arguments.keyring, keys: arguments.key, datadirs: arguments.datadir };
-        Ok(Self { files: arguments.files, places, task, json: arguments.json })
+        let span = Span { from: arguments.from, to: arguments.to };
+        if span.from.zip(span.to).is_some_and(|(from, to)| files.len() == 1 && to <= from) {
+            return Err(usage("--to lies before --from", "both are positions of the decrypted file"));
+        }
+        let places = KeyPlaces {
+            keyrings: arguments.keyring,
+            passwords: arguments.keyring_password,
+            #[cfg(feature = "vault")]
+            vaults: arguments.vault,
+            identities: arguments.identity,
+            keys: arguments.key,
+            datadirs: arguments.datadir,
+        };
+        Ok(Self { files, span, places, task, json: arguments.json })
     }
 }
 
 /// Two files of one name would become the same file of the output folder.
-fn refuse_equal_names(files: &[PathBuf]) -> Result<(), Failure> {
+fn refuse_equal_names(files: &[Input]) -> Result<(), Failure> {
     let mut names = BTreeSet::<OsString>::new();
     for file in files {
-        let name = file.file_name().unwrap_or_default().to_owned();
+        let Some(name) = file.file_name().map(ToOwned::to_owned) else {
+            return Err(Failure::new(Exit::Usage, "stdin has no name to be written under").hint("give -o FILE"));
+        };
         let shown = name.to_string_lossy().into_owned();
         if !names.insert(name) {
             let failure = Failure::new(Exit::Usage, format!("two files are called {shown}"));

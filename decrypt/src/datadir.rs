@@ -1,12 +1,18 @@
 //! The keyring of a data folder, found the way its server found it.
 
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
-use crate::keyring_file::existing;
+use crate::keyring_file::{existing, read_secret_file};
+
+/// Where packages put components, and with them the configuration that counts where a data folder has none.
+const PLUGIN_FOLDERS: [&str; 4] =
+    ["/usr/lib/mysql/plugin", "/usr/lib64/mysql/plugin", "/usr/local/mysql/lib/plugin", "/usr/lib/mysql/plugins"];
 
 /// `mysqld.my`: the components loaded at start, several separated by commas or semicolons.
 #[derive(Deserialize)]
@@ -18,14 +24,37 @@ struct Manifest {
 /// `component_keyring_file.cnf`
 #[derive(Deserialize)]
 struct ComponentConfig {
+    path: Option<PathBuf>,
+}
+
+/// `component_percona_keyring_encrypted_file.cnf`: one of the two passwords.
+#[derive(Deserialize)]
+struct PerconaConfig {
     path: PathBuf,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+/// Passwords of keyrings.
+#[derive(Default)]
+pub(crate) struct Passwords(pub(crate) Vec<Zeroizing<Vec<u8>>>);
+
+impl fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Passwords({})", self.0.len())
+    }
 }
 
 /// What a data folder says about its keyring.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Found {
     /// Files that may be its keyring.
     pub(crate) keyrings: Vec<PathBuf>,
+    /// What opens them.
+    pub(crate) passwords: Passwords,
+    /// Configurations of the component that keeps keys in a Vault.
+    #[cfg(feature = "vault")]
+    pub(crate) vaults: Vec<PathBuf>,
     /// What stands in the way, for people.
     pub(crate) notes: Vec<String>,
 }
@@ -45,17 +74,33 @@ pub(crate) fn find(datadir: &Path) -> Found {
         Ok(None) => {}
         Err(note) => found.notes.push(note),
     }
-    match read_json::<ComponentConfig>(&datadir.join("component_keyring_file.cnf")) {
-        Ok(Some(config)) => {
-            found.keyrings = existing(places_of(&config.path, datadir));
-            if found.keyrings.is_empty() {
-                let path = config.path.display();
-                found.notes.push(format!("{} names the keyring {path}, which is not there", datadir.display()));
+    let configs = [component_config(datadir), percona_config(datadir, &mut found), persisted_config(datadir)];
+    let mut configured = false;
+    let vault = datadir.join("component_keyring_vault.cnf");
+    if vault.is_file() {
+        configured = true;
+        #[cfg(feature = "vault")]
+        found.vaults.push(vault);
+        #[cfg(not(feature = "vault"))]
+        found.notes.push(format!("{} names a Vault, and this build has no network: --features vault", vault.display()));
+    }
+    for config in configs {
+        match config {
+            Ok(Some(path)) => {
+                configured = true;
+                let places = existing(places_of(&path, datadir));
+                if places.is_empty() {
+                    let path = path.display();
+                    found.notes.push(format!("{} names the keyring {path}, which is not there", datadir.display()));
+                }
+                found.keyrings.extend(places);
             }
-            return found;
+            Ok(None) => {}
+            Err(note) => found.notes.push(note),
         }
-        Ok(None) => {}
-        Err(note) => found.notes.push(note),
+    }
+    if configured {
+        return found;
     }
     // Without a configuration: where packages put the plugin's file (keyring_file_data) and the component's.
     let beside = datadir.parent().unwrap_or(datadir).join("mysql-keyring");
@@ -70,6 +115,54 @@ pub(crate) fn find(datadir: &Path) -> Found {
         found.notes.push(format!("{} has no component_keyring_file.cnf and no keyring", datadir.display()));
     }
     found
+}
+
+/// The path in the data folder's configuration of `component_keyring_file`, or in the one of the whole installation.
+fn component_config(datadir: &Path) -> Result<Option<PathBuf>, String> {
+    let name = Path::new("component_keyring_file.cnf");
+    let mut places = vec![datadir.join(name)];
+    for folder in PLUGIN_FOLDERS {
+        places.extend(places_of(&Path::new(folder).join(name), datadir));
+    }
+    for place in places {
+        // One without a path only says that the data folder's counts.
+        if let Some(ComponentConfig { path: Some(path) }) = read_json::<ComponentConfig>(&place)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The path in the configuration of Percona's component, whose password is added to what was found.
+fn percona_config(datadir: &Path, found: &mut Found) -> Result<Option<PathBuf>, String> {
+    let name = "component_percona_keyring_encrypted_file.cnf";
+    let Some(config) = read_json::<PerconaConfig>(&datadir.join(name))? else { return Ok(None) };
+    if let Some(password) = config.password {
+        found.passwords.0.push(Zeroizing::new(password.into_bytes()));
+    }
+    for file in config.password_file.iter().flat_map(|file| places_of(file, datadir)) {
+        match read_secret_file(&file) {
+            Ok(Some(password)) => found.passwords.0.push(password),
+            Ok(None) => {}
+            Err(error) => found.notes.push(format!("{}: {error}", file.display())),
+        }
+    }
+    Ok(Some(config.path))
+}
+
+/// `keyring_file_data` of the plugin, where it was set with `SET PERSIST_ONLY`.
+fn persisted_config(datadir: &Path) -> Result<Option<PathBuf>, String> {
+    let Some(settings) = read_json::<serde_json::Value>(&datadir.join("mysqld-auto.cnf"))? else { return Ok(None) };
+    Ok(named(&settings, "keyring_file_data").map(PathBuf::from))
+}
+
+/// The text that a setting has somewhere in `mysqld-auto.cnf`, whose layout changed between versions.
+fn named<'a>(value: &'a serde_json::Value, name: &str) -> Option<&'a str> {
+    let members = value.as_object()?;
+    if let Some(setting) = members.get(name) {
+        return setting.as_str().or_else(|| setting.get("Value")?.as_str());
+    }
+    members.values().find_map(|member| named(member, name))
 }
 
 /// Where a path of the server's configuration may be on this machine.
@@ -95,9 +188,15 @@ fn places_of(path: &Path, datadir: &Path) -> Vec<PathBuf> {
 fn note_other_components(manifest: &Manifest, notes: &mut Vec<String>) {
     for component in manifest.components.split([',', ';']) {
         let name = component.trim().trim_start_matches("file://");
-        if name.contains("keyring") && name != "component_keyring_file" {
-            notes.push(format!("the server kept its keys with {name}, which is not read directly"));
+        let read = ["component_keyring_file", "component_percona_keyring_encrypted_file", "component_keyring_vault"];
+        if !name.contains("keyring") || read.contains(&name) {
+            continue;
         }
+        notes.push(format!(
+            "the server kept its keys with {name}, which only its server reads: \
+             mysql_migrate_keyring --source-keyring={name} --destination-keyring=component_keyring_file \
+             --component-dir=DIR makes a keyring that is read here"
+        ));
     }
 }
 

@@ -16,8 +16,10 @@ pub(crate) enum Exit {
     Usage,
     /// The key is missing or wrong.
     Key,
-    /// The binlog is damaged or cut.
+    /// The binlog is damaged or cut, or does not follow the one before it.
     Damaged,
+    /// A signal ended the run.
+    Interrupted,
 }
 
 impl Exit {
@@ -29,6 +31,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Key => 3,
             Self::Damaged => 4,
+            Self::Interrupted => 7,
         }
     }
 }

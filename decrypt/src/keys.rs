@@ -1,19 +1,23 @@
 //! The keys at hand, and where each came from.
 
-use std::path::{Path, PathBuf};
-
-use highwater_keyring::{KeyId, Keyring, MasterKey};
+use highwater_binlog::{EncryptionHeader, EventCipher, EventScheme, StartEncryption};
+use highwater_keyring::{FileKey, FileMark, FilePassword, KeyId, KeyRole, Keyring, MariaDbKeys};
 
 use crate::cli::KeyPlaces;
 use crate::datadir;
 use crate::failure::{Exit, Failure};
-use crate::keyring_file;
+use crate::keyring_file::{self, Openers};
 
-/// One keyring and its file.
-#[derive(Debug)]
+/// What one place has.
+#[derive(Debug, Default)]
 pub(crate) struct KeySource {
-    pub(crate) place: PathBuf,
+    /// Where it is, for people.
+    pub(crate) place: String,
     pub(crate) keyring: Keyring,
+    /// Passwords of single files, from bundles.
+    pub(crate) files: Vec<FileKey>,
+    /// MariaDB's keys.
+    pub(crate) event_keys: MariaDbKeys,
 }
 
 /// All keyrings given, kept apart: two servers, or one before and after a reset, may have different keys of one id.
@@ -32,17 +36,30 @@ impl Keys {
     /// files may be plain, or their key come from elsewhere.
     pub(crate) fn collect(places: &KeyPlaces) -> Result<Self, Failure> {
         let mut keys = Self::default();
+        let mut openers = Openers::read(&places.passwords, &places.identities)?;
         for key in &places.keys {
             keys.sources.push(keyring_file::read_key(key)?);
         }
         for path in &places.keyrings {
-            keys.sources.extend(keyring_file::read_with_backup(path)?);
+            keys.sources.extend(keyring_file::read_with_backup(path, &openers)?);
+        }
+        #[cfg(feature = "vault")]
+        for config in &places.vaults {
+            keys.sources.push(crate::vault::read(config)?);
         }
         for datadir in &places.datadirs {
             let found = datadir::find(datadir);
             keys.notes.extend(found.notes);
+            openers.passwords.extend(found.passwords.0);
+            #[cfg(feature = "vault")]
+            for config in found.vaults {
+                match crate::vault::read(&config) {
+                    Ok(source) => keys.sources.push(source),
+                    Err(failure) => keys.notes.push(failure.error),
+                }
+            }
             for path in found.keyrings {
-                match keyring_file::read_with_backup(&path) {
+                match keyring_file::read_with_backup(&path, &openers) {
                     Ok(sources) => keys.sources.extend(sources),
                     Err(failure) => keys.notes.push(failure.error),
                 }
@@ -56,20 +73,53 @@ impl Keys {
         self.sources.is_empty() && self.notes.is_empty()
     }
 
-    /// Every key with this id, and the file it is from.
-    pub(crate) fn candidates(&self, key_id: &KeyId) -> impl Iterator<Item = (&Path, &MasterKey)> {
-        self.sources.iter().filter_map(move |source| Some((source.place.as_path(), source.keyring.get(key_id)?)))
+    /// Every password that may open a file with this header and these first bytes after it, and where it is from.
+    pub(crate) fn candidates(&self, header: &EncryptionHeader, body: &[u8]) -> Vec<(&str, FilePassword)> {
+        let mut found = Vec::new();
+        for source in &self.sources {
+            if let Some(key) = source.keyring.get(header.key_id()) {
+                found.push((source.place.as_str(), header.wrapped().unwrap_with(key)));
+            }
+        }
+        let Some(mark) = FileMark::of_body(body) else { return found };
+        for source in &self.sources {
+            for file in source.files.iter().filter(|file| file.mark == mark) {
+                let password = FilePassword::init_with(|bytes| *bytes = *file.password.expose());
+                found.push((source.place.as_str(), password));
+            }
+        }
+        found
+    }
+
+    /// The first key and scheme whose events `proves` accepts; otherwise the places whose keys it does not.
+    pub(crate) fn event_cipher(
+        &self,
+        start: &StartEncryption,
+        proves: impl Fn(&EventCipher) -> bool,
+    ) -> Result<(String, EventScheme, EventCipher), Vec<String>> {
+        let mut wrong = Vec::new();
+        for source in &self.sources {
+            let Some(key) = source.event_keys.get(MariaDbKeys::BINLOG_KEY) else { continue };
+            for scheme in EventScheme::ALL {
+                match EventCipher::new(key, scheme, start) {
+                    Some(cipher) if proves(&cipher) => return Ok((source.place.clone(), scheme, cipher)),
+                    _ => {}
+                }
+            }
+            wrong.push(source.place.clone());
+        }
+        Err(wrong)
     }
 
     /// The failure that no keyring has the key of `file`.
-    pub(crate) fn missing(&self, file: &Path, key_id: &KeyId) -> Failure {
-        let text = format!("{}: key {key_id} is missing", file.display());
+    pub(crate) fn missing(&self, file: &str, key_id: &KeyId) -> Failure {
+        let text = format!("{file}: key {key_id} is missing");
         if self.is_empty() {
             return Failure::new(Exit::Key, format!("{text}: no keyring was given"))
                 .hint("give the server's data folder with --datadir DIR, or its keyring with --keyring PATH");
         }
         let hint = match key_id.role() {
-            highwater_keyring::KeyRole::Master { .. } => {
+            KeyRole::Master { .. } => {
                 "a server deletes old keys when its master key is rotated: look for a keyring from when the file was made"
             }
             _ => "give the keyring that has this key with --keyring PATH",
@@ -78,21 +128,44 @@ impl Keys {
     }
 
     /// The failure that `places` have a key of that id, and none of them opens `file`.
-    pub(crate) fn wrong(file: &Path, key_id: &KeyId, places: &[&Path]) -> Failure {
-        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-        let text = format!("{}: key {key_id} from {} does not open it", file.display(), places.join(", "));
+    pub(crate) fn wrong(file: &str, key_id: &KeyId, places: &[&str]) -> Failure {
+        let text = format!("{file}: key {key_id} from {} does not open it", places.join(", "));
         Failure::new(Exit::Key, text).hint(
             "the key is another server's or another time's of the same name, or the file's first 512 bytes are damaged",
         )
     }
 
+    /// The failure that no key opens a file whose events are encrypted one by one.
+    pub(crate) fn no_event_key(
+        &self,
+        file: &str,
+        start: &StartEncryption,
+        wrong: &[String],
+        is_percona: bool,
+    ) -> Failure {
+        let (product, hint) = if is_percona {
+            (
+                "Percona Server",
+                "write the keyring's percona_binlog key into a file as the line `1;HEX`, and give that with --keyring",
+            )
+        } else {
+            ("MariaDB", "give the server's file_key_management_filename with --keyring PATH; it needs key number 1")
+        };
+        let version = start.key_version;
+        let text = match wrong {
+            [] if self.is_empty() => format!("{file} is encrypted by {product}: no keyring was given"),
+            [] => {
+                format!("{file} is encrypted by {product}: its key (version {version}) is missing; {}", self.searched())
+            }
+            wrong => format!("{file} is encrypted by {product}: key 1 from {} does not open it", wrong.join(", ")),
+        };
+        Failure::new(Exit::Key, text).hint(hint)
+    }
+
     /// Which keyrings were searched, for people.
     fn searched(&self) -> String {
-        let mut parts: Vec<String> = self
-            .sources
-            .iter()
-            .map(|source| format!("{} ({})", source.place.display(), count(source.keyring.len())))
-            .collect();
+        let one = |source: &KeySource| format!("{} ({})", source.place, source.count());
+        let mut parts: Vec<String> = self.sources.iter().map(one).collect();
         if parts.is_empty() {
             parts.push("no keyring".to_owned());
         }
@@ -105,10 +178,18 @@ impl Keys {
     }
 }
 
-fn count(keys: usize) -> String {
-    match keys {
-        0 => "no keys".to_owned(),
-        1 => "1 key".to_owned(),
-        n => format!("{n} keys"),
+impl KeySource {
+    /// How much it has, for people.
+    fn count(&self) -> String {
+        let files = match self.files.len() {
+            0 => String::new(),
+            1 => ", 1 file's password".to_owned(),
+            n => format!(", {n} files' passwords"),
+        };
+        match self.keyring.len() + self.event_keys.len() {
+            0 => format!("no keys{files}"),
+            1 => format!("1 key{files}"),
+            n => format!("{n} keys{files}"),
+        }
     }
 }

@@ -1,34 +1,7 @@
-//! Opens MySQL's encrypted binary logs with the keyring of the server that wrote them: offline, without a server.
-
-mod binlog_file;
-mod cli;
-mod datadir;
-mod decode;
-mod failure;
-mod keyring_file;
-mod keys;
-mod output;
-mod report;
-mod run;
+//! Opens encrypted binary logs offline.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let arguments = match cli::Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version come this way too, and are no errors.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { failure::Exit::Usage.code() } else { 0 });
-        }
-    };
-    match cli::Job::try_from(arguments).and_then(|job| run::run(&job)) {
-        Ok(exit) => ExitCode::from(exit.code()),
-        Err(failure) => {
-            failure.print();
-            ExitCode::from(failure.exit.code())
-        }
-    }
+    binlog_decrypt::main()
 }

@@ -1,15 +1,16 @@
 //! One file after the other.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
-use crate::binlog_file::{BinlogFile, PlainStream};
+use crate::binlog_file::BinlogFile;
 use crate::cli::{Job, Task};
-use crate::decode::{Ending, Extent, decode};
+use crate::decode::{Ending, Extent, Span, decode};
 use crate::failure::{Exit, Failure};
+use crate::input::Input;
 use crate::keys::Keys;
-use crate::output::{Output, create_folder};
+use crate::output::{FileOutput, Nowhere, StdoutOutput, create_folder};
 use crate::report::FileReport;
+use crate::sequence::Sequences;
 
 /// Does the job for every file, failed ones or not. The exit is that of the first file that failed.
 ///
@@ -20,10 +21,15 @@ pub(crate) fn run(job: &Job) -> Result<Exit, Failure> {
     if let Task::ToFolder(folder) = &job.task {
         create_folder(folder)?;
     }
+    let mut sequences = Sequences::default();
     let mut exit = Exit::Done;
-    for path in &job.files {
-        let mut report = FileReport::new(path);
-        let result = process(path, &job.task, &keys, &mut report);
+    for (index, input) in job.files.iter().enumerate() {
+        let span = Span {
+            from: job.span.from.filter(|_| index == 0),
+            to: job.span.to.filter(|_| index + 1 == job.files.len()),
+        };
+        let mut report = FileReport::new(input);
+        let result = process(input, job, &keys, span, &mut sequences, &mut report);
         if let Err(failure) = &result {
             report.error = Some(failure.clone());
         }
@@ -38,70 +44,101 @@ pub(crate) fn run(job: &Job) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn process(path: &Path, task: &Task, keys: &Keys, report: &mut FileReport) -> Result<(), Failure> {
-    let file = BinlogFile::open(path)?;
+fn process(
+    input: &Input,
+    job: &Job,
+    keys: &Keys,
+    span: Span,
+    sequences: &mut Sequences,
+    report: &mut FileReport,
+) -> Result<(), Failure> {
+    let file = BinlogFile::open(input)?;
     report.add_file(&file);
-    if matches!(task, Task::Inspect) && keys.is_empty() && file.header().is_some() {
+    if matches!(job.task, Task::Inspect) && keys.is_empty() && file.header().is_some() {
         // Without keyrings only the header can be told; that is no failure.
         return Ok(());
     }
-    let mut stream = file.unlock(keys)?;
-    report.add_stream(&stream);
-    let output = match task {
-        Task::Inspect => return Ok(()),
-        Task::Verify => None,
-        Task::ToStdout => Some(Output::stdout()),
-        Task::ToFile(target) => Some(Output::file(target)?),
-        Task::ToFolder(folder) => Some(Output::file(&target_in(folder, path))?),
-    };
-    match output {
-        None => {
-            let extent = decode(path, &mut stream, |_| Ok(()))?;
-            report.add_extent(&extent);
-            judge(path, &stream, &extent, None)
+    let unlocked = file.unlock(keys)?;
+    report.add_opening(&unlocked);
+    let name = input.to_string();
+    let in_use = unlocked.opening.in_use;
+    let (extent, target) = match &job.task {
+        Task::Inspect | Task::Verify => (decode(&name, unlocked, span, &mut Nowhere)?, None),
+        Task::ToStdout => {
+            let mut output = StdoutOutput::new();
+            let extent = decode(&name, unlocked, span, &mut output)?;
+            output.finish()?;
+            (extent, None)
         }
-        Some(output) => write(path, &mut stream, output, report),
-    }
-}
-
-fn target_in(folder: &Path, path: &Path) -> PathBuf {
-    folder.join(path.file_name().unwrap_or_default())
-}
-
-/// Writes every whole event. A cut end leaves a complete file of whole events; damage in the middle does not.
-fn write(path: &Path, stream: &mut PlainStream, mut output: Output, report: &mut FileReport) -> Result<(), Failure> {
-    let extent = decode(path, stream, |bytes| output.write(bytes))?;
-    report.add_extent(&extent);
-    let target = match extent.ending {
-        Ending::Whole | Ending::Torn { .. } => output.finish()?,
-        Ending::Damaged { .. } => output.finish_partial()?,
+        Task::ToFile(_) | Task::ToFolder(_) => {
+            let path = job.task.target(input);
+            let mut output = FileOutput::create(&path)?;
+            let extent = decode(&name, unlocked, span, &mut output)?;
+            let damaged = matches!(extent.ending, Ending::Damaged { .. });
+            let target = if damaged { output.finish_partial()? } else { output.finish()? };
+            (extent, Some(target))
+        }
     };
+    report.add_extent(&extent);
     if let Some(target) = &target {
         report.add_output(target);
     }
-    judge(path, stream, &extent, target.as_deref())
+    let followed = sequences.compare(input, &extent.facts);
+    if let Some(followed) = &followed {
+        report.add_followed(followed);
+    }
+    judge(&name, in_use, &extent, target.map(|target| target.display().to_string()))?;
+    let broken = followed.and_then(|followed| followed.failure);
+    match (&job.task, broken) {
+        (Task::Inspect | Task::Verify, Some(failure)) => Err(failure),
+        (_, Some(failure)) => {
+            eprintln!("warning: {}", failure.error);
+            Ok(())
+        }
+        (_, None) => Ok(()),
+    }
 }
 
 /// Whether a file that was read to its end, or as far as it could be, is a whole one.
-fn judge(path: &Path, stream: &PlainStream, extent: &Extent, target: Option<&Path>) -> Result<(), Failure> {
-    let (path, end) = (path.display(), extent.end);
-    match &extent.ending {
-        Ending::Whole => Ok(()),
-        Ending::Torn { bytes } => {
-            let text = format!("{path} ends inside of an event: {bytes} bytes after offset {end} are not a whole one");
-            Err(Failure::new(Exit::Damaged, text).hint(if stream.opening.in_use {
-                "its server was still writing it, or was killed: all whole events are there; a later copy may have more"
-            } else {
-                "all events before it are whole; the file was closed by its server, so a longer copy of it existed"
-            }))
-        }
-        Ending::Damaged { what } => {
-            let failure = Failure::new(Exit::Damaged, format!("{path}: {what}"));
+fn judge(name: &str, in_use: bool, extent: &Extent, target: Option<String>) -> Result<(), Failure> {
+    let (end, kept) = (extent.end, extent.kept);
+    let fate = if in_use {
+        "its server was still writing it, or was killed: all whole transactions are there; a later copy may have more"
+    } else {
+        "all transactions before it are whole; the file was closed by its server, so a longer copy of it existed"
+    };
+    let inside =
+        |open: &crate::facts::Open| format!(" inside of transaction {}, which begins at {}", open.gtid, open.start);
+    match (&extent.ending, &extent.open) {
+        (Ending::Damaged { what }, _) => {
+            let failure = Failure::new(Exit::Damaged, format!("{name}: {what}"));
             Err(failure.hint(match target {
-                Some(target) => format!("the {end} bytes before it are whole and are in {}", target.display()),
-                None => format!("the {end} bytes before it are whole; look for another copy of the file"),
+                Some(target) => format!("the {kept} bytes before it are whole and are in {target}"),
+                None => format!("the {kept} bytes before it are whole; look for another copy of the file"),
             }))
         }
+        (Ending::Torn { bytes }, open) => {
+            let open = open.as_ref().map(|open| format!(",{}", inside(open))).unwrap_or_default();
+            let text =
+                format!("{name} ends inside of an event: {bytes} bytes after offset {end} are not a whole one{open}");
+            Err(Failure::new(Exit::Damaged, text).hint(fate))
+        }
+        (Ending::Whole, Some(open)) => {
+            Err(Failure::new(Exit::Damaged, format!("{name} ends{}", inside(open))).hint(fate))
+        }
+        (Ending::Wanted, Some(open)) => {
+            eprintln!("warning: {name}: the position asked for lies{}", inside(open));
+            disorder(name, extent)
+        }
+        (Ending::Whole | Ending::Wanted, _) => disorder(name, extent),
+    }
+}
+
+fn disorder(name: &str, extent: &Extent) -> Result<(), Failure> {
+    match &extent.facts.disorder {
+        None => Ok(()),
+        Some(what) => Err(Failure::new(Exit::Damaged, format!("{name}: {what}"))
+            .hint("every event is whole, but together they are no transactions: check where the file comes from")),
     }
 }
 

@@ -14,6 +14,9 @@ pub(crate) const KEY_ID: &str = "MySQLReplicationKey_00508583-b5ce-11e8-a6a5-001
 /// The key's bytes in these tests; its digits must never be printed.
 pub(crate) const KEY_HEX: &str = "5ec5e7a15ec5e7a15ec5e7a15ec5e7a15ec5e7a15ec5e7a15ec5e7a15ec5e7a1";
 
+/// The password of every file that [`encrypted`] makes.
+pub(crate) const FILE_PASSWORD: [u8; 32] = [0x42; 32];
+
 /// A folder with whatever a test puts into it.
 pub(crate) struct Folder(TempDir);
 
@@ -64,8 +67,21 @@ pub(crate) fn event(event_type: u8, offset: usize, flags: u16, body: &[u8]) -> V
     bytes
 }
 
-/// A plain binlog of a format description and `events` more events, and the offsets where each event begins.
+/// A plain binlog of a format description and `events` more events outside of transactions, and the offsets where each
+/// event begins.
 pub(crate) fn plain_binlog(events: usize) -> (Vec<u8>, Vec<usize>) {
+    let mut file = opening(0);
+    let mut offsets = vec![4];
+    for n in 0..events {
+        offsets.push(file.len());
+        let body = vec![n as u8; 10 + 37 * n];
+        file.extend(event(28, file.len(), 0x80, &body));
+    }
+    (file, offsets)
+}
+
+/// Magic and format description.
+pub(crate) fn opening(flags: u16) -> Vec<u8> {
     let mut description = Vec::new();
     description.extend_from_slice(&4u16.to_le_bytes());
     let mut version = b"9.7.4".to_vec();
@@ -76,19 +92,47 @@ pub(crate) fn plain_binlog(events: usize) -> (Vec<u8>, Vec<usize>) {
     description.extend_from_slice(&[0; 42]);
     description.push(1);
     let mut file = vec![0xfe, b'b', b'i', b'n'];
-    let mut offsets = vec![file.len()];
-    file.extend(event(15, 4, 0, &description));
-    for n in 0..events {
-        offsets.push(file.len());
-        let body = vec![n as u8; 10 + 37 * n];
-        file.extend(event(29, file.len(), 0, &body));
+    file.extend(event(15, 4, flags, &description));
+    file
+}
+
+/// A plain binlog with the transactions `numbers` of one server, each of four events, after those before the first. Its
+/// transactions begin at the offsets returned; the last of these is the end.
+pub(crate) fn transactions(numbers: std::ops::Range<u64>) -> (Vec<u8>, Vec<usize>) {
+    let mut file = opening(0);
+    let uuid = *b"\x00\x50\x85\x83\xb5\xce\x11\xe8\xa6\xa5\x00\x10\xe0\x73\x47\x96";
+    let mut previous = Vec::new();
+    previous.extend_from_slice(&1u64.to_le_bytes());
+    previous.extend_from_slice(&uuid);
+    previous.extend_from_slice(&1u64.to_le_bytes());
+    previous.extend_from_slice(&1u64.to_le_bytes());
+    previous.extend_from_slice(&numbers.start.to_le_bytes());
+    if numbers.start == 1 {
+        previous = 0u64.to_le_bytes().to_vec();
     }
+    file.extend(event(35, file.len(), 0, &previous));
+    let mut offsets = Vec::new();
+    for number in numbers {
+        offsets.push(file.len());
+        let mut gtid = vec![1];
+        gtid.extend_from_slice(&uuid);
+        gtid.extend_from_slice(&number.to_le_bytes());
+        gtid.push(2);
+        gtid.extend_from_slice(&[0; 16]);
+        file.extend(event(33, file.len(), 0, &gtid));
+        let mut query = vec![0; 13];
+        query.extend_from_slice(b"\0BEGIN");
+        file.extend(event(2, file.len(), 0, &query));
+        file.extend(event(29, file.len(), 0, &vec![b'x'; 1 + (number as usize % 40) * 11]));
+        file.extend(event(16, file.len(), 0, &number.to_le_bytes()));
+    }
+    offsets.push(file.len());
     (file, offsets)
 }
 
 /// `plain` the way a server with the tests' key writes it.
 pub(crate) fn encrypted(plain: &[u8]) -> Vec<u8> {
-    let password = FilePassword::from_slice(&[0x42; 32]).unwrap();
+    let password = FilePassword::from_slice(&FILE_PASSWORD).unwrap();
     let key = MasterKey::from_hex(KEY_HEX.as_bytes()).unwrap();
     let wrapped = WrappedFilePassword::wrap(&password, &key, [7; 16]);
     let mut body = plain.to_vec();
@@ -101,12 +145,20 @@ pub(crate) struct Run(Output);
 
 impl Run {
     pub(crate) fn new<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Self {
-        let output = Command::new(env!("CARGO_BIN_EXE_binlog-decrypt"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .expect("the program runs");
-        let run = Self(output);
+        Self::of(Command::new(env!("CARGO_BIN_EXE_binlog-decrypt")).args(arguments).stdin(Stdio::null()))
+    }
+
+    /// A run with a file as its stdin, through a pipe.
+    pub(crate) fn piped<S: AsRef<std::ffi::OsStr>>(arguments: &[S], stdin: &Path) -> Self {
+        let mut cat = Command::new("cat").arg(stdin).stdout(Stdio::piped()).spawn().expect("cat runs");
+        let pipe = cat.stdout.take().expect("a pipe");
+        let run = Self::of(Command::new(env!("CARGO_BIN_EXE_binlog-decrypt")).args(arguments).stdin(pipe));
+        cat.wait().expect("cat ends");
+        run
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let run = Self(command.output().expect("the program runs"));
         // Whatever a test is about: no run ever prints the key.
         let shown = format!("{}{}", run.stderr(), String::from_utf8_lossy(&run.0.stdout)).to_lowercase();
         assert!(!shown.contains(&KEY_HEX[..16]), "{shown}");

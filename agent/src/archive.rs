@@ -7,21 +7,25 @@
 //!
 //! All functions block; async code calls them through `spawn_blocking`.
 
+mod copies;
 mod dump;
 mod error;
 mod facts;
 mod keys;
+mod owner;
+mod pieces;
 mod reader;
 mod scan;
 mod segment;
 
+pub use copies::{catch_up, make_copy};
 pub use dump::{DumpFileWriter, DumpWriter};
 pub use error::ArchiveError;
 pub(crate) use error::store_hint;
 pub use facts::StoredFacts;
-pub use reader::{CopyError, ObjectReader};
+pub use reader::{CopyError, ObjectReader, SegmentDigest};
 pub use scan::Scan;
-pub use segment::SegmentDraft;
+pub use segment::{SegmentDraft, StoredSegment};
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -43,7 +47,13 @@ pub struct Archive {
     recipients: Recipients,
     identities: Option<Arc<Identities>>,
     scratch: PathBuf,
+    object_bytes_max: u64,
 }
+
+/// Most plain bytes of a segment's object, unless told otherwise: what a retry sends again, and the scratch space that
+/// publishing takes. A segment ends at the first boundary behind `capture.segment_bytes_max`: with twice that, it is one
+/// object, and its bytes are hashed once.
+const OBJECT_BYTES_MAX: u64 = 128 << 20;
 
 impl Archive {
     /// Makes a new archive in an empty store.
@@ -72,7 +82,7 @@ impl Archive {
             StoreErrorKind::Exists => ArchiveError::ExistsAlready { store: store.describe() },
             _ => error.into(),
         })?;
-        Ok(Self { store, repository, recipients, identities: None, scratch: std::env::temp_dir() })
+        Ok(Self::new(store, repository, recipients, None))
     }
 
     /// Opens an archive. Identities are needed to read sealed objects back, not to list them.
@@ -85,9 +95,17 @@ impl Archive {
             other => other?,
         };
         let repository = Repository::decode(&bytes)?;
-        let recipients = Recipients::default();
-        let identities = identities.map(Arc::new);
-        Ok(Self { store, repository, recipients, identities, scratch: std::env::temp_dir() })
+        Ok(Self::new(store, repository, Recipients::default(), identities.map(Arc::new)))
+    }
+
+    fn new(
+        store: Arc<dyn ObjectStore>,
+        repository: Repository,
+        recipients: Recipients,
+        identities: Option<Arc<Identities>>,
+    ) -> Self {
+        let scratch = std::env::temp_dir();
+        Self { store, repository, recipients, identities, scratch, object_bytes_max: OBJECT_BYTES_MAX }
     }
 
     /// Makes an opened archive fit for writing: it must be this service's, and stay encrypted if it was, or stay
@@ -112,6 +130,12 @@ impl Archive {
     #[must_use]
     pub fn with_scratch(self, scratch: PathBuf) -> Self {
         Self { scratch, ..self }
+    }
+
+    /// Cuts segments into objects of at most so many plain bytes, instead of 64 MiB. At least 1.
+    #[must_use]
+    pub fn with_object_bytes_max(self, object_bytes_max: u64) -> Self {
+        Self { object_bytes_max: object_bytes_max.max(1), ..self }
     }
 
     /// What `highwater.json` says.

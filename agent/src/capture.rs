@@ -1,20 +1,29 @@
 //! From a source's binlog into the archive.
 
+mod acks;
 mod backoff;
 mod continuity;
 mod error;
 mod follower;
 mod index;
 mod keys;
+mod metrics;
+mod ownership;
 mod pipeline;
 mod progress;
 mod publisher;
 mod reader;
+mod recovery;
 mod report;
+mod room;
+mod run;
 mod spool;
 mod standing;
+mod tip;
+mod watched;
+mod writer;
 
-pub use continuity::{Discontinuity, Start, check_settings, decide, warnings};
+pub use continuity::{Discontinuity, Request, Start, check_settings, decide, decide_by_position, warnings};
 pub use error::CaptureError;
 pub use follower::{Cut, Effect, Follower, StreamError};
 pub use index::Index;
@@ -22,32 +31,28 @@ pub use keys::{KeyBackupError, back_up as back_up_keys, watch as watch_keys};
 pub use progress::Progress;
 pub use report::{AgentReport, AgentState};
 pub use standing::{BrokenTimeline, Standing};
+pub use tip::{Piece, PieceBytes, Tip};
+pub use watched::{SettingChange, WatchedSource};
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_binlog::{SegmentPolicy, ServerUuid};
 use highwater_catalog::{Inventory, Micros, Sha256Digest, Timeline, TimelineId};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-use self::backoff::Backoff;
-use self::pipeline::{Ended, Pipeline};
-use self::publisher::{Publisher, chain};
+use self::pipeline::Plant;
+use self::publisher::Publisher;
 use self::report::{Reporter, now_micros};
-use self::spool::Spool;
+use self::spool::{Spool, SpoolKey};
 use crate::archive::Archive;
-use crate::config::{CaptureConfig, Config};
+use crate::config::{AckPolicy, CaptureConfig, Config};
 use crate::fsync;
 use crate::server::ServerLogin;
-use crate::source::{ReplicaIdentity, ReplicationClient, Retry, ServerError, ServerFacts, Session};
-
-/// Times in a row that damaged bytes are asked for again.
-const DAMAGED_TRIES_MAX: u32 = 3;
+use crate::source::ReplicaIdentity;
 
 /// What others in the agent need to know about capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,8 @@ pub struct Running {
     pub timeline: TimelineId,
     /// The source's `server_uuid`.
     pub server: ServerUuid,
+    /// Which of the logins leads to it.
+    pub host: usize,
 }
 
 /// Capture of one source into one archive.
@@ -63,53 +70,100 @@ pub struct Running {
 pub struct Capture {
     archive: Archive,
     index: Index,
-    login: ServerLogin,
+    /// The source, and then those that may take its place.
+    logins: Vec<Arc<ServerLogin>>,
     identity: ReplicaIdentity,
     policy: SegmentPolicy,
-    standing: Option<Standing>,
-    spool: Option<Spool>,
+    ack: AckPolicy,
+    allow_positions: bool,
+    replica_lag_max: Duration,
+    stage: Stage,
     reporter: Reporter,
     running: watch::Sender<Option<Running>>,
     /// Held as long as this lives: one agent per folder.
     _lock: File,
 }
 
+/// Whether the archive has a history that can be gone on with.
+#[derive(Debug)]
+enum Stage {
+    /// No timeline yet.
+    New { spool: Option<Box<Spool>>, spool_bytes_max: u64 },
+    /// A timeline, what belongs to it in the spool, and the way to the store.
+    Known(Box<Plant>),
+}
+
 impl Capture {
-    /// Takes the state folder and finds out what the archive has. Blocking.
+    /// Takes the state folder, finds out what the archive has, and reads back what the spool has beyond it. Blocking.
     ///
     /// # Errors
-    /// When another agent is there, or the archive cannot be read or has a hole.
-    pub fn open(config: &Config, login: ServerLogin, archive: Archive) -> Result<(Self, Inventory), CaptureError> {
+    /// When another agent is there, or the archive or the spool cannot be read, or the archive has a hole.
+    pub fn open(
+        config: &Config,
+        logins: Vec<ServerLogin>,
+        archive: Archive,
+    ) -> Result<(Self, Inventory), CaptureError> {
         let state_dir = &config.state_dir;
         let failed = |action| move |source| CaptureError::StateDir { action, path: state_dir.clone(), source };
         fsync::create_directories(state_dir).map_err(failed("create the folder"))?;
         let lock = lock(&state_dir.join("lock"))?;
         let (index, inventory) = Index::open(&config.catalog_file(), &archive)?;
-        let standing = Standing::of(&inventory)?;
-        let spool = Spool::create(&state_dir.join("spool")).map_err(failed("create the spool"))?;
-        let CaptureConfig { segment_age_seconds, segment_bytes_max, heartbeat_seconds } = config.capture;
+        let CaptureConfig { segment_age_seconds, segment_bytes_max, heartbeat_seconds, ack, spool_bytes_max, .. } =
+            config.capture;
         let identity = ReplicaIdentity {
             server_id: config.source.server_id,
             uuid: replica_uuid(&archive, config.source.server_id),
             heartbeat: Duration::from_secs(heartbeat_seconds),
         };
+        let key = config.capture.spool_keyring.as_ref().map(|path| {
+            let failed = |source| CaptureError::StateDir { action: "open the keyring", path: path.clone(), source };
+            SpoolKey::open(path, identity.uuid).map_err(failed)
+        });
+        let (spool, left) =
+            Spool::open(&state_dir.join("spool"), key.transpose()?).map_err(failed("open the spool"))?;
         let policy = SegmentPolicy {
             bytes_max: segment_bytes_max,
             age_micros_max: segment_age_seconds.saturating_mul(1_000_000),
         };
-        let reporter = Reporter::new(state_dir, login.address.to_string());
+        let source = config.source_address().to_string();
+        let reporter = Reporter::new(state_dir, source, ack);
+        let stage = match Standing::of(&inventory)? {
+            None => {
+                // Of another archive, which this folder served before.
+                for name in &left {
+                    let aside = spool.set_aside(name).map_err(failed("read the spool"))?;
+                    tracing::error!(file = %aside.display(), "part of another archive's spool put aside");
+                }
+                Stage::New { spool: Some(Box::new(spool)), spool_bytes_max }
+            }
+            Some((standing, mut tip)) => {
+                let jobs = recovery::recover(&spool, &left, &mut tip, policy).map_err(failed("read the spool"))?;
+                let mut publisher = Publisher::new(archive.clone(), index.clone(), (standing, tip));
+                let mut progress = Progress::default();
+                progress.receive(jobs.iter().map(|job| job.cut.facts.byte_count()).sum());
+                progress.spool();
+                publisher.resume(jobs);
+                Stage::Known(Box::new(Plant { spool: Some(spool), spool_bytes_max, publisher, progress }))
+            }
+        };
         let running = watch::Sender::new(None);
-        let spool = Some(spool);
-        Ok((
-            Self { archive, index, login, identity, policy, standing, spool, reporter, running, _lock: lock },
-            inventory,
-        ))
-    }
-
-    /// How the source is logged in to.
-    #[must_use]
-    pub fn login(&self) -> &ServerLogin {
-        &self.login
+        let CaptureConfig { allow_positions, replica_lag_seconds_max, .. } = config.capture;
+        let replica_lag_max = Duration::from_secs(replica_lag_seconds_max);
+        let capture = Self {
+            archive,
+            index,
+            logins: logins.into_iter().map(Arc::new).collect(),
+            identity,
+            policy,
+            ack,
+            allow_positions,
+            replica_lag_max,
+            stage,
+            reporter,
+            running,
+            _lock: lock,
+        };
+        Ok((capture, inventory))
     }
 
     /// The catalog, for others in the agent that publish.
@@ -123,138 +177,14 @@ impl Capture {
     pub fn running(&self) -> watch::Receiver<Option<Running>> {
         self.running.subscribe()
     }
+}
 
-    /// Captures until `stop` is cancelled; then everything received in whole transactions is published.
-    ///
-    /// # Errors
-    /// What a new attempt cannot help: before the first connection everything, later only what somebody must change.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), CaptureError> {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        let mut damaged = 0;
-        loop {
-            let error = match self.connection(&stop).await {
-                Ok((Ended::Stopped, _)) => {
-                    self.reporter.update(|report| report.state = AgentState::Stopped);
-                    return Ok(());
-                }
-                Ok((Ended::Source(end), moved)) => {
-                    if moved {
-                        backoff.reset();
-                        damaged = 0;
-                    }
-                    let address = self.login.address.to_string();
-                    let closed = || std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
-                    CaptureError::from(end.err().unwrap_or_else(|| ServerError::Lost { address, source: closed() }))
-                }
-                Err(error) => error,
-            };
-            damaged += u32::from(matches!(error, CaptureError::Stream(_)));
-            let known = self.running.borrow().is_some();
-            if !known || error.retry() == Retry::Never || damaged >= DAMAGED_TRIES_MAX {
-                self.reporter.update(|report| {
-                    report.state = AgentState::Failed;
-                    report.last_error = Some(chain(&error));
-                });
-                return Err(error);
-            }
-            let pause = backoff.next();
-            tracing::warn!(error = %chain(&error), pause_seconds = pause.as_secs_f32(), "source lost, connecting again");
-            self.reporter.update(|report| {
-                report.state = AgentState::Connecting;
-                report.last_error = Some(chain(&error));
-            });
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = stop.cancelled() => {
-                    self.reporter.update(|report| report.state = AgentState::Stopped);
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// One connection from its decision to its end. Also says whether anything was received.
-    async fn connection(&mut self, stop: &CancellationToken) -> Result<(Ended, bool), CaptureError> {
-        let facts = tokio::select! {
-            facts = self.ask() => facts?,
-            () = stop.cancelled() => return Ok((Ended::Stopped, false)),
-        };
-        let standing = match self.standing.take() {
-            Some(standing) => standing,
-            None => self.first_timeline(&facts).await?,
-        };
-        // Kept, whatever happens from here on.
-        self.standing = Some(standing.clone());
-        let start = decide(&standing, &facts)?;
-        let stream = tokio::select! {
-            stream = self.stream(&facts, &start) => stream?,
-            () = stop.cancelled() => return Ok((Ended::Stopped, false)),
-        };
-        tracing::info!(source = %self.login.address, server = %facts.uuid, version = %facts.version_text,
-            timeline = %standing.timeline, segments = standing.next_sequence, "connected");
-        self.running.send_replace(Some(Running { timeline: standing.timeline, server: facts.uuid }));
-        let ends = standing.ends_of(facts.uuid);
-        let follower = Follower::new(facts.uuid, self.policy, standing.captured.clone(), ends, &start);
-        let mut publisher = Publisher::new(self.archive.clone(), self.index.clone(), standing);
-        let (to, mut from) = reader::channel();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(reader::read(stream, to));
-        let mut pipeline = Pipeline::new(follower, &mut self.spool, &mut publisher, &mut self.reporter);
-        let ended = pipeline.run(&mut from, stop).await;
-        let moved = pipeline.progress().received() > 0;
-        self.standing = Some(publisher.standing().clone());
-        if let Some(spool) = &mut self.spool {
-            spool.discard();
-        }
-        ended.map(|ended| (ended, moved))
-    }
-
-    /// What the source says about itself, if it is fit.
-    async fn ask(&mut self) -> Result<ServerFacts, CaptureError> {
-        let session = Session::connect(&self.login).await?;
-        let facts = session.facts().clone();
-        session.close().await;
-        check_settings(&facts)?;
-        for warning in warnings(&facts) {
-            tracing::warn!(source = %self.login.address, "{warning}");
-        }
-        self.reporter.update(|report| {
-            report.server_uuid = Some(facts.uuid.to_string());
-            report.server_version = Some(facts.version_text.clone());
-        });
-        Ok(facts)
-    }
-
-    async fn stream(&self, facts: &ServerFacts, start: &Start) -> Result<crate::source::BinlogStream, CaptureError> {
-        let mut client = ReplicationClient::connect(&self.login).await?;
-        let server = client.server_uuid().await?;
-        if server != facts.uuid {
-            // One name, several servers: the decision was made about another one.
-            let source = std::io::Error::other(format!("answered by server {} and then by {server}", facts.uuid));
-            return Err(ServerError::Lost { address: self.login.address.to_string(), source }.into());
-        }
-        let from = start.compare.as_ref().map(|segment| &segment.binlog);
-        Ok(client.dump_gtid(&self.identity, &start.have, from).await?)
-    }
-
-    /// Opens the history of a service: everything that the source still has is to come, the rest is before it.
-    async fn first_timeline(&self, facts: &ServerFacts) -> Result<Standing, CaptureError> {
-        let timeline = Timeline {
-            id: TimelineId(1),
-            parent: None,
-            reason: "first connection to the source".to_owned(),
-            starting_gtids: facts.gtid_purged.clone(),
-            created: Micros(now_micros()),
-        };
-        let (archive, index, published) = (self.archive.clone(), self.index.clone(), timeline.clone());
-        let publish = move || {
-            archive.publish_timeline(&published)?;
-            index.timeline(&published).map_err(CaptureError::from)
-        };
-        spawn_blocking(publish).await.map_err(|_| CaptureError::Task("publishing"))??;
-        tracing::info!(timeline = %timeline.id, starting_gtids = %timeline.starting_gtids, "timeline opened");
-        Ok(Standing::new(&timeline))
-    }
+/// A timeline that begins now.
+fn timeline(id: TimelineId, parent: Option<TimelineId>, reason: &str, starting: highwater_binlog::GtidSet) -> Timeline {
+    /// Longest reason in a manifest; the log has all of it.
+    const REASON_LEN_MAX: usize = 400;
+    let reason = reason.chars().take(REASON_LEN_MAX).collect();
+    Timeline { id, parent, reason, starting_gtids: starting, created: Micros(now_micros()) }
 }
 
 fn lock(path: &Path) -> Result<File, CaptureError> {

@@ -12,6 +12,7 @@ mod list;
 mod point;
 mod restore;
 mod status;
+mod stores;
 mod target;
 mod verify;
 

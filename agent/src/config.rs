@@ -7,7 +7,7 @@ pub use load::ConfigError;
 use std::path::PathBuf;
 
 use highwater_catalog::ServiceName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::operate::schedule::Schedule;
 use crate::seal::{Recipients, SealError};
@@ -26,6 +26,9 @@ pub struct Config {
     pub source: SourceConfig,
     /// Where objects go.
     pub store: StoreConfig,
+    /// `[[copies]]`: further stores, each of which must have every object before it counts as stored.
+    #[serde(default)]
+    pub copies: Vec<StoreConfig>,
     /// How objects are sealed.
     #[serde(default)]
     pub seal: SealConfig,
@@ -60,13 +63,17 @@ pub struct SourceConfig {
     pub tls: TlsMode,
     /// PEM file of trusted authorities.
     pub ca: Option<PathBuf>,
+    /// Other servers with the same history, `host` or `host:port`, asked in this order when the source cannot be reached or
+    /// lacks what is needed. Account, password and TLS are the same.
+    #[serde(default)]
+    pub failover: Vec<String>,
     /// The `server_id` the agent registers with; must be unique among the source's replicas.
     #[serde(default = "default_server_id")]
     pub server_id: u32,
 }
 
-/// `[store]`
-#[derive(Debug, Clone, Deserialize)]
+/// `[store]`, and each of `[[copies]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum StoreConfig {
     /// A folder of a mounted file system.
@@ -77,13 +84,22 @@ pub enum StoreConfig {
 }
 
 /// `[seal]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SealConfig {
     /// age public keys, `age1…`. None: the archive is not encrypted.
     pub recipients: Vec<String>,
     /// File with age identities, for commands that read back. The agent does not need it.
     pub identity_file: Option<PathBuf>,
+    /// Most plain bytes of a segment's object, which is the scratch space that publishing takes. A larger segment, of a
+    /// large transaction, is in several. 64 KiB to 1 GiB.
+    pub object_bytes_max: u64,
+}
+
+impl Default for SealConfig {
+    fn default() -> Self {
+        Self { recipients: Vec::new(), identity_file: None, object_bytes_max: 64 << 20 }
+    }
 }
 
 /// `[capture]`
@@ -96,11 +112,44 @@ pub struct CaptureConfig {
     pub segment_bytes_max: u64,
     /// Seconds between heartbeats asked of the source. 1 to 300.
     pub heartbeat_seconds: u64,
+    /// When a semi-synchronous source is told that we have a transaction.
+    pub ack: AckPolicy,
+    /// The source is not read on while the spool has this many bytes and the store takes none. At least 64 MiB.
+    pub spool_bytes_max: u64,
+    /// Keyring file with the key that spool files are encrypted with, made when it is not there. None: not encrypted.
+    pub spool_keyring: Option<PathBuf>,
+    /// How long a replica that lacks captured transactions may only be lagging. 0 to 86400.
+    pub replica_lag_seconds_max: u64,
+    /// Whether a source without GTIDs is captured, by positions: failover is then always a break, and restoring needs
+    /// `mysqlbinlog`.
+    pub allow_positions: bool,
+}
+
+/// `capture.ack`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AckPolicy {
+    /// Never: the source replicates to us asynchronously.
+    #[default]
+    Off,
+    /// When it is fsynced in the spool.
+    Local,
+    /// When it is in every required store.
+    Stored,
 }
 
 impl Default for CaptureConfig {
     fn default() -> Self {
-        Self { segment_age_seconds: 5, segment_bytes_max: 64 << 20, heartbeat_seconds: 5 }
+        Self {
+            segment_age_seconds: 5,
+            segment_bytes_max: 64 << 20,
+            heartbeat_seconds: 5,
+            ack: AckPolicy::Off,
+            spool_bytes_max: 16 << 30,
+            spool_keyring: None,
+            replica_lag_seconds_max: 60,
+            allow_positions: false,
+        }
     }
 }
 
@@ -139,11 +188,26 @@ impl Config {
 
     /// Where the source is, as whom and how; fetches the password.
     pub fn source_login(&self) -> Result<ServerLogin, SecretError> {
+        self.login_to(self.source_address())
+    }
+
+    /// The same for the source and then for those that may take its place.
+    pub fn source_logins(&self) -> Result<Vec<ServerLogin>, SecretError> {
+        self.source_addresses().into_iter().map(|address| self.login_to(address)).collect()
+    }
+
+    fn login_to(&self, address: ServerAddress) -> Result<ServerLogin, SecretError> {
         let source = &self.source;
-        let address = self.source_address();
         let password = source.password.as_ref().map(SecretPlace::read).transpose()?;
         let tls = TlsPolicy { mode: source.tls, ca: source.ca.clone() };
         Ok(ServerLogin { address, user: source.user.clone(), password, tls })
+    }
+
+    /// Where to find the source, and then those that may take its place.
+    #[must_use]
+    pub fn source_addresses(&self) -> Vec<ServerAddress> {
+        let others = self.source.failover.iter().map(|text| failover_address(text, self.source.port));
+        std::iter::once(self.source_address()).chain(others).collect()
     }
 
     /// The public keys that objects are sealed to.
@@ -154,6 +218,11 @@ impl Config {
     /// When full dumps are due; absent without a schedule.
     pub fn dump_schedule(&self) -> Result<Option<Schedule>, crate::operate::schedule::ScheduleError> {
         self.dump.schedule.as_deref().map(str::parse).transpose()
+    }
+
+    /// The first store and its copies.
+    pub fn stores(&self) -> impl Iterator<Item = &StoreConfig> {
+        std::iter::once(&self.store).chain(&self.copies)
     }
 
     /// The catalog's file.
@@ -167,6 +236,13 @@ impl Config {
     pub fn scratch_dir(&self) -> PathBuf {
         self.state_dir.join("scratch")
     }
+}
+
+/// `host` or `host:port`; checked when the file is read.
+fn failover_address(text: &str, default_port: u16) -> ServerAddress {
+    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = split.unwrap_or((text, default_port));
+    ServerAddress::Tcp { host: host.to_owned(), port }
 }
 
 fn default_port() -> u16 {

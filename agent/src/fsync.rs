@@ -10,6 +10,8 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
+use crate::failpoint;
+
 /// How temporary names begin. Nothing that is kept has such a name.
 const TEMPORARY_PREFIX: &str = ".incoming-";
 
@@ -76,6 +78,24 @@ pub fn remove(path: &Path) -> io::Result<()> {
     sync_parent(path)
 }
 
+/// Gives a file another name in the same folder, durably; a file that has the name is replaced.
+///
+/// # Errors
+/// Those of the file system.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_parent(to)
+}
+
+/// Gives a file a second name in the same folder, durably; a file that has the name is left, with `AlreadyExists`.
+///
+/// # Errors
+/// Those of the file system.
+pub fn link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from, to)?;
+    sync_parent(to)
+}
+
 /// Makes a folder and those above it, durably, with mode 0700; existing ones are left as they are.
 ///
 /// # Errors
@@ -106,7 +126,20 @@ pub fn create_directories(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of the file system.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    File::open(path)?.sync_all()?;
+    failpoint::synced(path, None);
+    Ok(())
+}
+
+/// Fsyncs the bytes of a file that is written from front to back and is `len` bytes long.
+///
+/// # Errors
+/// Those of the file system. The file must then be given up: Linux marks the pages clean, and another attempt would
+/// succeed without proving anything (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+pub fn sync_data(file: &File, path: &Path, len: u64) -> io::Result<()> {
+    file.sync_data()?;
+    failpoint::synced(path, Some(len));
+    Ok(())
 }
 
 /// Removes temporary files that crashed writers left in a folder, and returns how many. Those of living writers, which

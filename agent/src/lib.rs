@@ -7,7 +7,10 @@ pub mod commands;
 pub mod config;
 pub mod dump;
 pub mod exit;
+pub mod failpoint;
 pub mod fsync;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod operate;
 pub mod render;
 pub mod restore;

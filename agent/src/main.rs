@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         }
     };
     start_logging(&cli);
+    let _failpoints = highwater::failpoint::set_up();
     let json = cli.json;
     match run(cli) {
         Ok(exit) => exit.into(),

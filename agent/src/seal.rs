@@ -9,6 +9,7 @@ mod writer;
 pub use keys::{Identities, NewIdentity, Recipients};
 pub use reader::{Expected, UnsealError, Unsealer};
 pub use writer::SealWriter;
+pub(crate) use writer::Tally;
 
 use crate::exit::Exit;
 

@@ -3,15 +3,22 @@
 mod auth;
 mod bridge;
 mod error;
+mod facts;
+pub(crate) mod fuzzing;
 mod greeting;
 mod packet;
 mod replication;
+mod semi_sync;
 mod session;
+mod stream;
 mod tls;
 mod transport;
 mod version;
 
 pub use error::{Retry, ServerError};
-pub use replication::{BinlogStream, ReplicaIdentity, ReplicationClient};
-pub use session::{GtidMode, ServerFacts, Session};
+pub use facts::{GtidMode, ServerFacts};
+pub use replication::{ReplicaIdentity, ReplicationClient, SemiSync};
+pub use semi_sync::SemiSyncState;
+pub use session::{BinlogFile, Session};
+pub use stream::{Acknowledger, BinlogStream, StreamEvent};
 pub use version::ServerVersion;

@@ -5,12 +5,16 @@
 
 mod directory;
 mod memory;
+mod mirror;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub(crate) mod faulty;
 
 pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
+pub use mirror::MirrorStore;
 
 use std::fmt;
 use std::io::Read;

@@ -30,6 +30,32 @@ pub enum ArchiveError {
         /// One of them.
         object: String,
     },
+    /// A configured copy is none.
+    #[error("{copy} holds no copy of the archive in {store}")]
+    CopyMissing {
+        /// The store that should have it.
+        copy: String,
+        /// The first store.
+        store: String,
+    },
+    /// A configured copy is another archive.
+    #[error("{copy} holds another archive than {store}")]
+    CopyOther {
+        /// The store that should have the copy.
+        copy: String,
+        /// The first store.
+        store: String,
+    },
+    /// A copy has something published that the first store lacks.
+    #[error("{copy} has {object}, which {store} lacks")]
+    CopyAhead {
+        /// The copy.
+        copy: String,
+        /// The first store.
+        store: String,
+        /// A manifest.
+        object: String,
+    },
     /// The archive is another service's.
     #[error("the archive in {store} is of service `{found}`, not `{expected}`")]
     OtherService {
@@ -141,7 +167,7 @@ impl ArchiveError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::IdentityMissing { .. } | Self::IdentityWrong { .. } => Exit::Key,
-            Self::Damaged { .. } | Self::ObjectMissing { .. } => Exit::Damaged,
+            Self::Damaged { .. } | Self::ObjectMissing { .. } | Self::CopyAhead { .. } => Exit::Damaged,
             Self::Manifest(error) => match error.problem {
                 ManifestProblem::NewerFormat { .. } => Exit::Failed,
                 _ => Exit::Damaged,
@@ -149,6 +175,8 @@ impl ArchiveError {
             Self::NoArchive { .. }
             | Self::ExistsAlready { .. }
             | Self::NotEmpty { .. }
+            | Self::CopyMissing { .. }
+            | Self::CopyOther { .. }
             | Self::OtherService { .. }
             | Self::RecipientsMissing { .. }
             | Self::NotEncrypted { .. }
@@ -171,6 +199,13 @@ impl ArchiveError {
             }
             Self::ExistsAlready { .. } => "nothing was changed; an archive is created once".to_owned(),
             Self::NotEmpty { .. } => "give a new archive a folder of its own".to_owned(),
+            Self::CopyMissing { .. } => {
+                "check that it is mounted; `highwater init` fills an empty folder with a copy".to_owned()
+            }
+            Self::CopyOther { .. } => "check `[store]` and `[[copies]]`: nothing was changed".to_owned(),
+            Self::CopyAhead { copy, store, .. } => {
+                format!("{store} lost something: bring it back from {copy}, or make {copy} the [store]")
+            }
             Self::OtherService { .. } => "every service has its own store: check `service` and `[store]`".to_owned(),
             Self::RecipientsMissing { .. } => {
                 "set seal.recipients to the public keys it was made for (highwater.json lists them)".to_owned()

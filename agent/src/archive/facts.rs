@@ -3,12 +3,11 @@
 use std::io::Read;
 
 use highwater_catalog::{
-    Dump, DumpFile, KeyGeneration, Sealing, Segment, Sha256Digest, dump_object_key, key_object_key, segment_object_key,
+    Dump, DumpFile, KeyGeneration, Sealing, Segment, dump_object_key, key_object_key, segment_object_keys,
 };
-use sha2::{Digest, Sha256};
 
 use super::{Archive, ArchiveError, ObjectReader, object_key};
-use crate::seal::Expected;
+use crate::seal::{Expected, Tally};
 use crate::store::StoreErrorKind;
 
 /// Longest key bundle before sealing: some thousands of keys.
@@ -22,10 +21,11 @@ pub struct StoredFacts {
 }
 
 impl StoredFacts {
-    /// Of a segment.
+    /// Of a segment's objects, in order.
     #[must_use]
-    pub fn of_segment(segment: &Segment) -> Self {
-        Self { key: segment_object_key(segment), expected: (&segment.object).into() }
+    pub fn of_segment(segment: &Segment) -> Vec<Self> {
+        let keys = segment_object_keys(segment).into_iter();
+        keys.zip(&segment.objects).map(|(key, object)| Self { key, expected: object.into() }).collect()
     }
 
     /// Of a dump's file.
@@ -58,48 +58,50 @@ impl StoredFacts {
     pub fn stored_size(&self) -> u64 {
         self.expected.stored_size
     }
+
+    pub(super) fn expected(&self) -> Expected {
+        self.expected
+    }
 }
 
 impl Archive {
     /// The plain bytes of an object, proven at their end.
     pub fn read_object(&self, facts: &StoredFacts) -> Result<ObjectReader, ArchiveError> {
-        let stored = self.open_stored(&facts.key)?;
-        ObjectReader::open(&facts.key, stored, facts.expected, self.identities.as_deref(), &self.repository.recipients)
+        ObjectReader::of_object(self, facts)
     }
 
     /// Proves an object's stored bytes without unsealing them, which needs no identity.
     pub fn check_stored(&self, facts: &StoredFacts) -> Result<(), ArchiveError> {
         let damaged = |what: String| Err(ArchiveError::Damaged { object: facts.key.clone(), what });
         let Expected { stored_size, stored_sha256, .. } = facts.expected;
-        let mut hasher = Sha256::new();
+        let mut read = Tally::default();
         // One byte more shows that there is more.
         let mut stored = self.open_stored(&facts.key)?.take(stored_size.saturating_add(1));
-        let mut size = 0;
         let mut buffer = vec![0; 128 << 10];
         loop {
             match stored.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => {
-                    hasher.update(&buffer[..count]);
-                    size += count as u64;
+                    read.add(&buffer[..count]);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(ArchiveError::Read { object: facts.key.clone(), source }),
             }
         }
+        let (size, sha256) = read.finish();
         if size > stored_size {
             return damaged(format!("it has more than {stored_size} bytes"));
         }
         if size < stored_size {
             return damaged(format!("it has {size} bytes instead of {stored_size}"));
         }
-        if Sha256Digest(hasher.finalize().into()) != stored_sha256 {
+        if sha256 != stored_sha256 {
             return damaged("its SHA-256 is not the manifest's".to_owned());
         }
         Ok(())
     }
 
-    fn open_stored(&self, key: &str) -> Result<Box<dyn Read + Send>, ArchiveError> {
+    pub(super) fn open_stored(&self, key: &str) -> Result<Box<dyn Read + Send>, ArchiveError> {
         self.store.open(&object_key(key)?).map_err(|error| match error.kind {
             StoreErrorKind::Missing => ArchiveError::ObjectMissing { object: key.to_owned() },
             _ => error.into(),

@@ -1,32 +1,79 @@
-//! Reading one data object back.
+//! Reading data objects back.
 
 use std::io::{self, Read};
+use std::vec;
 
-use super::ArchiveError;
-use crate::seal::{Expected, Identities, UnsealError, Unsealer};
+use highwater_catalog::{Manifest, Segment, Sha256Digest};
 
-/// The plain bytes of an object, proven when the last one was read.
+use super::{Archive, ArchiveError, StoredFacts};
+use crate::seal::{Tally, UnsealError, Unsealer};
+
+/// The plain bytes of an object, or of a segment's objects one after the other. Each object is proven when its last
+/// byte was read, and the segment when its last object's was.
 ///
 /// Errors carry an [`ArchiveError`] that names the object. Bytes are handed out before the proof is complete.
 pub struct ObjectReader {
+    archive: Archive,
     object: String,
-    recipients: Vec<String>,
     unsealer: Unsealer,
+    /// Objects that follow.
+    rest: vec::IntoIter<StoredFacts>,
+    /// What all of them must be together.
+    whole: Option<SegmentDigest>,
+}
+
+/// The digest of a segment's plain bytes, which its objects must have together.
+#[derive(Clone)]
+pub struct SegmentDigest {
+    manifest: String,
+    expected: Sha256Digest,
+    bytes: Tally,
+}
+
+impl SegmentDigest {
+    /// Of a segment; `None` for one whose only object proves it.
+    #[must_use]
+    pub fn of(segment: &Segment) -> Option<Self> {
+        let (manifest, expected) = (segment.key(), segment.plain_sha256);
+        (segment.objects.len() > 1).then(|| Self { manifest, expected, bytes: Tally::default() })
+    }
+
+    /// Tells whether the bytes so far are the segment.
+    pub fn prove(&self) -> Result<(), ArchiveError> {
+        if self.bytes.digest() == self.expected {
+            return Ok(());
+        }
+        let what = "the SHA-256 of its objects together is another".to_owned();
+        Err(ArchiveError::Damaged { object: self.manifest.clone(), what })
+    }
+}
+
+impl io::Write for SegmentDigest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.add(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl ObjectReader {
-    pub(super) fn open(
-        object: &str,
-        stored: Box<dyn Read + Send>,
-        expected: Expected,
-        identities: Option<&Identities>,
-        recipients: &[String],
-    ) -> Result<Self, ArchiveError> {
-        let unsealer = Unsealer::new(stored, expected, identities).map_err(|error| named(object, recipients, error))?;
-        Ok(Self { object: object.to_owned(), recipients: recipients.to_vec(), unsealer })
+    /// Of one object.
+    pub(super) fn of_object(archive: &Archive, facts: &StoredFacts) -> Result<Self, ArchiveError> {
+        let (archive, object, unsealer) = (archive.clone(), facts.key().to_owned(), archive.unseal(facts)?);
+        Ok(Self { archive, object, unsealer, rest: Vec::new().into_iter(), whole: None })
     }
 
-    /// The object's name.
+    /// Of the objects of a segment, of which there is at least one.
+    pub(super) fn of_segment(archive: &Archive, segment: &Segment) -> Result<Self, ArchiveError> {
+        let mut objects = StoredFacts::of_segment(segment).into_iter();
+        let first = objects.next().ok_or_else(|| ArchiveError::ObjectMissing { object: segment.key() })?;
+        Ok(Self { rest: objects, whole: SegmentDigest::of(segment), ..Self::of_object(archive, &first)? })
+    }
+
+    /// The name of the object that is being read.
     #[must_use]
     pub fn object(&self) -> &str {
         &self.object
@@ -70,19 +117,44 @@ pub enum CopyError {
 
 impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.unsealer.read(buffer).map_err(|error| match error.downcast::<UnsealError>() {
-            Ok(error) => io::Error::new(io::ErrorKind::InvalidData, named(&self.object, &self.recipients, error)),
-            Err(error) => error,
-        })
+        let of_archive = |error: ArchiveError| io::Error::new(io::ErrorKind::InvalidData, error);
+        loop {
+            let count = self.unsealer.read(buffer).map_err(|error| match error.downcast::<UnsealError>() {
+                Ok(error) => of_archive(self.archive.unseal_error(&self.object, error)),
+                Err(error) => error,
+            })?;
+            if let Some(whole) = &mut self.whole {
+                io::Write::write_all(whole, &buffer[..count])?;
+            }
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            // A reader that goes on after an error meets it again: nothing is passed over.
+            let Some(next) = self.rest.as_slice().first() else {
+                return self.whole.as_ref().map_or(Ok(()), SegmentDigest::prove).map(|()| 0).map_err(of_archive);
+            };
+            self.unsealer = self.archive.unseal(next).map_err(of_archive)?;
+            self.object = next.key().to_owned();
+            self.rest.next();
+        }
     }
 }
 
-fn named(object: &str, recipients: &[String], error: UnsealError) -> ArchiveError {
-    let object = object.to_owned();
-    match error {
-        UnsealError::IdentityMissing => ArchiveError::IdentityMissing { object, recipients: recipients.to_vec() },
-        UnsealError::IdentityWrong => ArchiveError::IdentityWrong { object, recipients: recipients.to_vec() },
-        UnsealError::Damaged(what) => ArchiveError::Damaged { object, what },
-        UnsealError::Read(source) => ArchiveError::Read { object, source },
+impl Archive {
+    fn unseal(&self, facts: &StoredFacts) -> Result<Unsealer, ArchiveError> {
+        let stored = self.open_stored(facts.key())?;
+        Unsealer::new(stored, facts.expected(), self.identities.as_deref())
+            .map_err(|error| self.unseal_error(facts.key(), error))
+    }
+
+    fn unseal_error(&self, object: &str, error: UnsealError) -> ArchiveError {
+        let object = object.to_owned();
+        let recipients = || self.repository.recipients.clone();
+        match error {
+            UnsealError::IdentityMissing => ArchiveError::IdentityMissing { object, recipients: recipients() },
+            UnsealError::IdentityWrong => ArchiveError::IdentityWrong { object, recipients: recipients() },
+            UnsealError::Damaged(what) => ArchiveError::Damaged { object, what },
+            UnsealError::Read(source) => ArchiveError::Read { object, source },
+        }
     }
 }

@@ -56,7 +56,8 @@ impl Archive {
     ) -> Result<(), ArchiveError> {
         let Scan { inventory, fetched, .. } = scan;
         match name {
-            ManifestName::Repository => {}
+            // Who writes is no part of what there is.
+            ManifestName::Repository | ManifestName::Agent(_) => {}
             ManifestName::Timeline(id) => {
                 let known = known.timelines.iter().find(|timeline| timeline.id == *id);
                 inventory.timelines.push(self.known_or_read::<Timeline>(known, key, fetched)?);

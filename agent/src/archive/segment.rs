@@ -5,12 +5,15 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
-use highwater_catalog::{Manifest, Micros, ObjectFacts, Segment, Sha256Digest, TimelineId, segment_object_key};
+use highwater_catalog::{
+    Manifest, Micros, ObjectFacts, Sealing, Segment, Sha256Digest, TimelineId, segment_object_keys,
+};
 
-use super::{Archive, ArchiveError, CopyError, ObjectReader, Published, StoredFacts, object_key, scratch_error};
-use crate::store::StoreErrorKind;
+use super::pieces::Pieces;
+use super::{Archive, ArchiveError, CopyError, ObjectReader, Published, scratch_error};
+use crate::failpoint;
 
-/// A segment before it is sealed: all its facts but those of the object.
+/// A segment before it is sealed: all its facts but those of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentDraft {
     /// Its timeline.
@@ -41,8 +44,23 @@ pub struct SegmentDraft {
     pub previous_sha256: Option<Sha256Digest>,
 }
 
+/// A segment's objects in the store, before a manifest names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSegment {
+    plain_sha256: Sha256Digest,
+    objects: Vec<ObjectFacts>,
+}
+
+impl StoredSegment {
+    /// Digest of its plain bytes, which the segment after it names.
+    #[must_use]
+    pub fn plain_sha256(&self) -> Sha256Digest {
+        self.plain_sha256
+    }
+}
+
 impl SegmentDraft {
-    fn with(self, object: ObjectFacts) -> Segment {
+    fn with(self, plain_sha256: Sha256Digest, objects: Vec<ObjectFacts>) -> Segment {
         let Self {
             timeline,
             sequence,
@@ -71,52 +89,75 @@ impl SegmentDraft {
             last_commit,
             events,
             transactions,
-            object,
+            plain_sha256,
+            objects,
             previous_sha256,
         }
+    }
+
+    /// The segment with objects that could be its own.
+    fn outline(&self) -> Segment {
+        let plain_sha256 = Sha256Digest([0; 32]);
+        let object = ObjectFacts {
+            plain_size: self.end.saturating_sub(self.start),
+            plain_sha256,
+            stored_size: 1,
+            stored_sha256: plain_sha256,
+            sealing: Sealing::ZstdAge,
+        };
+        self.clone().with(plain_sha256, vec![object])
     }
 }
 
 impl Archive {
-    /// Seals `plain` and publishes it as a segment: the object, then the manifest.
+    /// Seals `plain` and publishes it as a segment: its objects one after the other, then the manifest.
     ///
     /// Publishing the same segment again, after a crash or a lost answer, returns the one that is there. Anything else
     /// under its number is a conflict.
     pub fn publish_segment(&self, draft: SegmentDraft, plain: &mut dyn Read) -> Result<Segment, ArchiveError> {
-        let (mut sealed, facts) = self.seal(plain)?;
-        if draft.end.checked_sub(draft.start) != Some(facts.plain_size) {
-            let (binlog, bytes) = (draft.binlog.to_string(), facts.plain_size);
-            return Err(ArchiveError::Draft { binlog, start: draft.start, end: draft.end, bytes });
+        let stored = self.store_segment(&draft, plain)?;
+        self.publish_stored(draft, stored)
+    }
+
+    /// Seals `plain` and stores the objects of a segment. Nobody sees them before [`Self::publish_stored`], so that
+    /// several segments can be stored at once; what the draft says about the segment before it does not matter yet.
+    pub fn store_segment(&self, draft: &SegmentDraft, plain: &mut dyn Read) -> Result<StoredSegment, ArchiveError> {
+        // What could not be read back is refused before anything is stored.
+        draft.outline().encode(&self.repository.id)?;
+        let mut pieces = Pieces::new(self, draft);
+        match pieces.store_all(plain) {
+            Ok(plain_sha256) => Ok(StoredSegment { plain_sha256, objects: pieces.into_objects() }),
+            Err(error) => {
+                pieces.discard();
+                Err(error)
+            }
         }
-        let segment = draft.with(facts);
-        // Refuses what could not be read back before anything is stored.
-        segment.encode(&self.repository.id)?;
-        let key = object_key(&segment_object_key(&segment))?;
-        match self.store.create(&key, &mut sealed) {
-            Ok(_) => {}
-            // The name holds the digest of these very bytes.
-            Err(error) if error.kind == StoreErrorKind::Exists => {}
-            Err(error) => return Err(error.into()),
-        }
-        match self.publish(&segment)? {
+    }
+
+    /// Publishes a segment whose objects are stored; like [`Self::publish_segment`].
+    pub fn publish_stored(&self, draft: SegmentDraft, stored: StoredSegment) -> Result<Segment, ArchiveError> {
+        let segment = draft.with(stored.plain_sha256, stored.objects);
+        failpoint::crash("manifest.before");
+        // Should this fail, the manifest may be there all the same: the objects stay.
+        let published = self.publish(&segment)?;
+        failpoint::crash("manifest.after");
+        match published {
             Published::Now => Ok(segment),
             Published::Before(there) => {
-                let same = Segment { object: segment.object, ..there.clone() } == segment
-                    && there.object.plain_sha256 == segment.object.plain_sha256;
-                if !same {
+                if (Segment { objects: segment.objects.clone(), ..there.clone() }) != segment {
                     return Err(ArchiveError::Conflict { object: segment.key() });
                 }
-                if segment_object_key(&there) != key.as_str() && self.store.delete(&key).is_err() {
-                    tracing::debug!(object = %key, "second sealing of a published segment stays as an orphan");
-                }
+                let named = segment_object_keys(&there);
+                self.discard(segment_object_keys(&segment).into_iter().filter(|key| !named.contains(key)));
                 Ok(there)
             }
         }
     }
 
-    /// The bytes of a segment as the source wrote them, proven at their end.
+    /// The bytes of a segment as the source wrote them, out of all its objects: each is proven at its end, and the
+    /// segment at its own.
     pub fn read_segment(&self, segment: &Segment) -> Result<ObjectReader, ArchiveError> {
-        self.read_object(&StoredFacts::of_segment(segment))
+        ObjectReader::of_segment(self, segment)
     }
 
     /// Reads a segment to its end and forgets it: proves that it can be read.

@@ -2,12 +2,17 @@ use std::io::Write;
 use std::sync::Mutex;
 
 use highwater_catalog::{
-    Dump, DumpFileKind, Inventory, Segment, Sha256Digest, TimelineId, segment_manifest_key, segment_object_key,
+    Dump, DumpFileKind, Inventory, Segment, Sha256Digest, TimelineId, segment_manifest_key, segment_object_keys,
 };
 
+use self::pieces::large;
 use super::*;
 use crate::seal::NewIdentity;
 use crate::store::{MemoryStore, ObjectInfo, StoreError};
+
+mod copies;
+mod owner;
+mod pieces;
 
 const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
@@ -69,7 +74,7 @@ fn keys(store: &MemoryStore) -> Vec<String> {
 fn published(archive: &Archive) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     for sequence in 0..3 {
-        let previous = segments.last().map(|segment| segment.object.plain_sha256);
+        let previous = segments.last().map(|segment| segment.plain_sha256);
         let plain = vec![u8::try_from(sequence).unwrap(); 100];
         segments.push(archive.publish_segment(draft(sequence, &plain, previous), &mut &plain[..]).unwrap());
     }
@@ -87,7 +92,7 @@ fn what_is_published_reads_back_and_is_in_the_inventory() {
     assert_eq!(inventory.segments, segments);
     for (index, segment) in segments.iter().enumerate() {
         assert_eq!(read_all(archive.read_segment(segment).unwrap()), vec![u8::try_from(index).unwrap(); 100]);
-        assert!(!store.get(&key(&segment_object_key(segment))).unwrap().windows(8).any(|w| w == [0; 8]), "sealed");
+        assert!(!store.get(&key(&segment_object_keys(segment)[0])).unwrap().windows(8).any(|w| w == [0; 8]), "sealed");
         let scratch = tempfile::tempdir().unwrap();
         assert_eq!(read_all(archive.fetch_segment(segment, scratch.path()).unwrap()).len(), 100);
         assert_eq!(scratch.path().read_dir().unwrap().count(), 0, "the fetched file has no name");
@@ -131,17 +136,18 @@ fn another_segment_under_the_same_number_is_a_conflict() {
     archive.check_segment(&first).unwrap();
 }
 
-/// A store whose `create` of manifests fails, as if the writer had been killed there.
+/// A store whose `create` fails after so many objects whose name has this ending, as if the writer had been killed there.
 #[derive(Debug, Clone)]
 struct DyingStore {
     inner: MemoryStore,
-    manifests_left: Arc<Mutex<usize>>,
+    ending: &'static str,
+    left: Arc<Mutex<usize>>,
 }
 
 impl ObjectStore for DyingStore {
     fn create(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<ObjectInfo, StoreError> {
-        if key.as_str().ends_with(".json") {
-            let mut left = self.manifests_left.lock().unwrap();
+        if key.as_str().ends_with(self.ending) {
+            let mut left = self.left.lock().unwrap();
             if *left == 0 {
                 let (key, store) = (key.to_string(), self.describe());
                 let source = io::ErrorKind::ConnectionReset.into();
@@ -174,7 +180,7 @@ impl ObjectStore for DyingStore {
 fn an_object_without_manifest_is_invisible_and_not_in_the_way() {
     let store = MemoryStore::new();
     let healthy = archive(&store);
-    let dying = DyingStore { inner: store.clone(), manifests_left: Arc::new(Mutex::new(0)) };
+    let dying = DyingStore { inner: store.clone(), ending: ".json", left: Arc::new(Mutex::new(0)) };
     let doomed = Archive { store: Arc::new(dying), ..healthy.clone() };
     let before = keys(&store).len();
     doomed.publish_segment(draft(0, b"bytes", None), &mut &b"bytes"[..]).unwrap_err();
@@ -192,8 +198,43 @@ fn a_draft_that_contradicts_its_bytes_is_not_published() {
     let store = MemoryStore::new();
     let archive = archive(&store);
     let before = keys(&store);
-    let error = archive.publish_segment(draft(0, b"four", None), &mut &b"fives"[..]).unwrap_err();
-    assert_eq!(error.to_string(), "segment 0-4 of binlog.000001: 5 bytes were given");
+    let several = archive.clone().with_object_bytes_max(2);
+    for (bytes, count) in [(&b"fives"[..], 5), (b"sixsix", 6), (b"", 0), (b"one", 3)] {
+        for archive in [&archive, &several] {
+            let mut plain = bytes;
+            let error = archive.publish_segment(draft(0, b"four", None), &mut plain).unwrap_err();
+            assert_eq!(error.to_string(), format!("segment 0-4 of binlog.000001: {count} bytes were given"));
+            assert_eq!(keys(&store), before);
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_no_manifest_could_say_is_refused_before_anything_is_stored() {
+    let store = MemoryStore::new();
+    let archive = archive(&store).with_object_bytes_max(2);
+    let before = keys(&store);
+    let mut impossible = draft(1, b"four", None);
+    let error = archive.publish_segment(impossible.clone(), &mut &b"four"[..]).unwrap_err();
+    assert!(matches!(error, ArchiveError::Manifest(_)), "{error}");
+    impossible.end = impossible.start;
+    archive.publish_segment(impossible, &mut &b""[..]).unwrap_err();
+    assert_eq!(keys(&store), before);
+}
+
+#[test]
+fn bytes_that_cannot_be_read_are_no_fault_of_the_scratch_folder() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("spool"))
+        }
+    }
+    let store = MemoryStore::new();
+    let archive = archive(&store);
+    let before = keys(&store);
+    let error = archive.publish_segment(draft(0, b"four", None), &mut (&b"fo"[..]).chain(Broken)).unwrap_err();
+    assert_eq!(error.to_string(), "read segment 0-4 of binlog.000001");
     assert_eq!(keys(&store), before);
 }
 
@@ -202,7 +243,7 @@ fn damage_is_told_with_the_objects_name() {
     let store = MemoryStore::new();
     let archive = archive(&store);
     let segment = archive.publish_segment(draft(0, b"bytes", None), &mut &b"bytes"[..]).unwrap();
-    let object = key(&segment_object_key(&segment));
+    let object = key(&segment_object_keys(&segment)[0]);
     let good = store.get(&object).unwrap();
 
     store.overwrite(&object, good[..good.len() - 1].to_vec());
@@ -226,7 +267,7 @@ fn reading_without_the_right_identity_says_which_is_needed() {
     let writer = archive(&store);
     let recipient = writer.repository().recipients[0].clone();
     let segment = writer.publish_segment(draft(0, b"bytes", None), &mut &b"bytes"[..]).unwrap();
-    let object = segment_object_key(&segment);
+    let object = segment_object_keys(&segment).remove(0);
 
     let without = Archive::open(Arc::new(store.clone()), None).unwrap();
     assert_eq!(without.inventory().unwrap().segments.len(), 1, "listing needs no identity");

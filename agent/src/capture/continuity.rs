@@ -1,20 +1,35 @@
 //! Whether a source continues the archive, decided before one byte is accepted.
 
-use highwater_binlog::GtidSet;
-use highwater_catalog::Segment;
+use highwater_binlog::{
+    BinlogName, BinlogPosition, ENCRYPTION_HEADER_LEN, FIRST_EVENT_OFFSET, Gtid, GtidSet, ServerUuid,
+};
 
-use super::standing::Standing;
-use crate::source::{GtidMode, ServerError, ServerFacts};
+use super::tip::{Piece, Tip};
+use crate::source::{BinlogFile, GtidMode, ServerError, ServerFacts};
 
 /// How capture goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Start {
-    /// What we say we have. Less than the archive has when the last bytes are to be sent again for comparison.
-    pub have: GtidSet,
-    /// The archived segment whose bytes the source sends again.
-    pub compare: Option<Segment>,
-    /// Whether the source may leave out transactions that the archive has from another server.
+    /// What the source is asked for.
+    pub request: Request,
+    /// The piece whose bytes the source sends again, to be compared with ours.
+    pub compare: Option<Piece>,
+    /// Whether the source may leave out bytes: transactions that we have from another server, or need not have.
     pub may_skip: bool,
+}
+
+/// What a source is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Every transaction but these, from the start of a binlog on.
+    Gtids {
+        /// What we say we have. Less than we do when the last bytes are to be sent again.
+        have: GtidSet,
+        /// The binlog; without one the source finds it.
+        from: Option<BinlogName>,
+    },
+    /// Everything from a position on.
+    Position(BinlogPosition),
 }
 
 /// A source that does not continue the archive.
@@ -26,6 +41,24 @@ pub enum Discontinuity {
         /// The transactions.
         missing: GtidSet,
     },
+    /// The source has purged the binlog that the archive ends in, and without GTIDs nobody knows what was in it.
+    #[error("gap: the source no longer has {binlog}, in which the archive ends at {offset}")]
+    BinlogGone {
+        /// The binlog.
+        binlog: BinlogName,
+        /// Offset after our last byte.
+        offset: u64,
+    },
+    /// The source says itself that it lost events (`INCIDENT_EVENT`, `LOST_EVENTS`).
+    #[error("gap: the source reports lost events at {binlog}:{offset}{}", .gtid.as_ref().map(|gtid| format!(", in {gtid}")).unwrap_or_default())]
+    Incident {
+        /// The binlog.
+        binlog: BinlogName,
+        /// Where the event starts.
+        offset: u64,
+        /// The GTID that stands for what was lost.
+        gtid: Option<Gtid>,
+    },
     /// The archive has what the source never had, or no longer has.
     #[error("fork: the archive has transactions that the source does not have: {foreign}")]
     Forked {
@@ -36,40 +69,87 @@ pub enum Discontinuity {
     #[error("fork: {binlog} of the source differs from the archive between {start} and {end}")]
     Differs {
         /// The binlog.
-        binlog: String,
+        binlog: BinlogName,
         /// Offset of the first byte compared.
         start: u64,
         /// Offset after the last.
         end: u64,
     },
+    /// Another server, and without GTIDs nothing tells what it has.
+    #[error(
+        "fork: server {found} instead of {known}, and without GTIDs it cannot be known whether it has the same history"
+    )]
+    OtherServer {
+        /// The server of the archive.
+        known: ServerUuid,
+        /// The one that answers now.
+        found: ServerUuid,
+    },
+    /// Transactions have GTIDs now and had none before, or the other way round.
+    #[error("gtid_mode is {now}, and the timeline was captured with the other kind of transactions")]
+    OtherMode {
+        /// The setting.
+        now: GtidMode,
+    },
 }
 
 impl Discontinuity {
+    /// The transactions that the history which begins now does not need: they lie before it.
+    #[must_use]
+    pub fn starting_gtids(&self, captured: &GtidSet, facts: &ServerFacts) -> GtidSet {
+        match self {
+            // Nothing is captured twice.
+            Self::Gap { .. } => captured.union(&facts.gtid_purged),
+            Self::Incident { gtid, .. } => {
+                let mut starting = captured.union(&facts.gtid_purged);
+                gtid.iter().for_each(|gtid| starting.insert(gtid));
+                starting
+            }
+            // Where the histories part is not known: all that the source still has belongs to the new one.
+            Self::BinlogGone { .. }
+            | Self::Forked { .. }
+            | Self::Differs { .. }
+            | Self::OtherServer { .. }
+            | Self::OtherMode { .. } => facts.gtid_purged.clone(),
+        }
+    }
+
+    /// Whether a replica that lags behind would look the same.
+    #[must_use]
+    pub fn may_be_lag(&self) -> bool {
+        matches!(self, Self::Forked { .. })
+    }
+
     /// The next step for the reader.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Gap { .. } => {
-                "point the agent at a replica that still has these binlogs; else they are lost, and a new archive with a \
-                 new full dump is needed. Raise binlog_expire_logs_seconds on the source"
+            Self::Gap { .. } | Self::BinlogGone { .. } => {
+                "if a replica still has these binlogs, name it in source.failover; raise binlog_expire_logs_seconds on \
+                 the source"
+            }
+            Self::Incident { .. } => {
+                "the source's error log says what happened; its own replicas stop at the same place and must be built anew"
             }
             Self::Forked { .. } => {
-                "a replica may lag behind: wait until it has them. If the source was reset, restored or lost its last \
-                 transactions, its history is another one: start a new archive for it, and keep this one"
+                "the source was reset, restored or lost its last transactions, or a failover lost them: what only the \
+                 archive has can be restored from the old timeline"
             }
             Self::Differs { .. } => {
-                "the source was reset, restored or lost its last transactions and has reused their GTIDs: start a new \
-                 archive for it, and keep this one"
+                "the source was reset, restored or lost its last transactions and has reused their GTIDs: what only the \
+                 archive has can be restored from the old timeline"
             }
+            Self::OtherServer { .. } => "set gtid_mode = ON: then a failover is no break",
+            Self::OtherMode { .. } => "nothing to do: the new timeline has a full dump of its own",
         }
     }
 }
 
-/// What the source must be set to.
+/// What the source must be set to; with `allow_positions` it need not have GTIDs.
 ///
 /// # Errors
 /// Names the first setting that makes capture impossible, and the statements that change it.
-pub fn check_settings(facts: &ServerFacts) -> Result<(), ServerError> {
+pub fn check_settings(facts: &ServerFacts, allow_positions: bool) -> Result<(), ServerError> {
     let unfit = |variable: &str, value: String, needed: &str, remedy: &str| ServerError::Unfit {
         variable: variable.to_owned(),
         value,
@@ -80,7 +160,7 @@ pub fn check_settings(facts: &ServerFacts) -> Result<(), ServerError> {
         let remedy = "start the server with log_bin (and server_id) set";
         return Err(unfit("log_bin", "OFF".to_owned(), "ON", remedy));
     }
-    if facts.gtid_mode != GtidMode::On {
+    if facts.gtid_mode != GtidMode::On && !allow_positions {
         let remedy = "SET PERSIST enforce_gtid_consistency = ON; SET PERSIST gtid_mode = OFF_PERMISSIVE; \
                       SET PERSIST gtid_mode = ON_PERMISSIVE; then, when Ongoing_anonymous_transaction_count is 0, \
                       SET PERSIST gtid_mode = ON; FLUSH BINARY LOGS";
@@ -130,27 +210,73 @@ pub fn warnings(facts: &ServerFacts) -> Vec<String> {
 ///
 /// # Errors
 /// When it does not continue the archive.
-pub fn decide(standing: &Standing, facts: &ServerFacts) -> Result<Start, Discontinuity> {
-    let foreign = standing.captured.subtract(&facts.gtid_executed);
+pub fn decide(tip: &Tip, facts: &ServerFacts) -> Result<Start, Discontinuity> {
+    if tip.anonymous {
+        return Err(Discontinuity::OtherMode { now: facts.gtid_mode });
+    }
+    let foreign = tip.captured.subtract(&facts.gtid_executed);
     if !foreign.is_empty() {
         return Err(Discontinuity::Forked { foreign });
     }
-    let missing = facts.gtid_purged.subtract(&standing.captured);
+    let missing = facts.gtid_purged.subtract(&tip.captured);
     if !missing.is_empty() {
         return Err(Discontinuity::Gap { missing });
     }
-    let may_skip = standing.servers.iter().any(|server| *server != facts.uuid);
+    let other_servers = tip.servers.iter().any(|server| *server != facts.uuid);
+    let may_skip = other_servers || !tip.starting.is_subset(&facts.gtid_purged);
     // Asked for its last transactions once more, the source starts in the binlog where they are: its bytes can be
     // compared, and the events that end that binlog are not passed over.
-    let again = standing.tail.first().filter(|segment| {
-        !segment.gtids_added.is_empty()
-            && standing.tail.iter().all(|later| later.server == facts.uuid)
-            && segment.gtids_added.intersect(&facts.gtid_purged).is_empty()
+    let again = tip.tail.first().filter(|piece| {
+        !piece.gtids_added.is_empty()
+            && tip.tail.iter().all(|later| later.server == facts.uuid)
+            && piece.gtids_added.intersect(&facts.gtid_purged).is_empty()
     });
-    Ok(match again {
-        Some(segment) => {
-            Start { have: standing.captured.subtract(&segment.gtids_added), compare: Some(segment.clone()), may_skip }
-        }
-        None => Start { have: standing.captured.clone(), compare: None, may_skip },
-    })
+    let (have, from) = match again {
+        Some(piece) => (tip.captured.subtract(&piece.gtids_added), Some(piece.binlog.clone())),
+        None => (tip.captured.clone(), None),
+    };
+    Ok(Start { request: Request::Gtids { have, from }, compare: again.cloned(), may_skip })
+}
+
+/// Decides how capture goes on from a source without GTIDs, which has these binlogs.
+///
+/// The proof is a chain of bytes: the last piece that we have is sent again and must be the same. It cannot follow a
+/// failover, nor a binlog that was purged before it was captured.
+///
+/// # Errors
+/// When it does not continue the archive.
+pub fn decide_by_position(
+    tip: &Tip,
+    facts: &ServerFacts,
+    first: &BinlogFile,
+    files: &[BinlogFile],
+) -> Result<Start, Discontinuity> {
+    let newest = tip.tail.last();
+    let Some(last) = newest.and_then(|newest| tip.tail.iter().find(|piece| piece.binlog == newest.binlog)) else {
+        let request = Request::Position(BinlogPosition { binlog: first.name.clone(), offset: FIRST_EVENT_OFFSET });
+        return Ok(Start { request, compare: None, may_skip: false });
+    };
+    if !tip.captured.is_subset(&tip.starting) {
+        return Err(Discontinuity::OtherMode { now: facts.gtid_mode });
+    }
+    if last.server != facts.uuid {
+        return Err(Discontinuity::OtherServer { known: last.server, found: facts.uuid });
+    }
+    let Piece { binlog, start, end, .. } = last.clone();
+    let end = end.max(tip.end_of(facts.uuid, &binlog));
+    match files.iter().find(|file| file.name == binlog) {
+        None => return Err(Discontinuity::BinlogGone { binlog, offset: end }),
+        Some(file) if stream_len(file) < end => return Err(Discontinuity::Differs { binlog, start, end }),
+        Some(_) => {}
+    }
+    // The command's position has 32 bits: behind 4 GiB the whole binlog is sent again.
+    let offset = if u32::try_from(start).is_ok() { start.max(FIRST_EVENT_OFFSET) } else { FIRST_EVENT_OFFSET };
+    let request = Request::Position(BinlogPosition { binlog, offset });
+    Ok(Start { request, compare: Some(last.clone()), may_skip: false })
+}
+
+/// A binlog's length without the header of an encrypted one.
+fn stream_len(file: &BinlogFile) -> u64 {
+    let header = if file.encrypted { ENCRYPTION_HEADER_LEN } else { 0 };
+    file.size.saturating_sub(u64::try_from(header).unwrap_or(0))
 }

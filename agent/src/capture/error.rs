@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use highwater_catalog::{CatalogError, CatalogProblem};
+use highwater_catalog::{AgentOwner, CatalogError, CatalogProblem};
 
 use super::continuity::Discontinuity;
 use super::follower::StreamError;
@@ -45,11 +45,26 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// The spool cannot be written.
+    #[error("write the spool in {path}")]
+    Spool {
+        /// Its folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// Another agent works in the same folder.
     #[error("another agent holds {path}")]
     Locked {
         /// The lock file.
         path: PathBuf,
+    },
+    /// Another agent has taken the archive over.
+    #[error("another agent writes this archive now: {owner}")]
+    TakenOver {
+        /// The other one.
+        owner: Box<AgentOwner>,
     },
     /// A part of the program ended by a panic.
     #[error("{0} ended by itself")]
@@ -71,23 +86,39 @@ impl CaptureError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Source(error) => error.retry(),
-            // Bytes damaged on the way are right the next time; the caller counts.
-            Self::Stream(StreamError::Event { .. }) => Retry::Soon,
+            // Bytes damaged on the way are right the next time, and a disk may work again; the caller counts.
+            Self::Stream(_) | Self::Spool { .. } => Retry::Soon,
             Self::Archive(ArchiveError::Store(error)) => match error.kind {
-                StoreErrorKind::Transient | StoreErrorKind::Full | StoreErrorKind::Denied => Retry::Soon,
-                StoreErrorKind::Exists | StoreErrorKind::Missing | StoreErrorKind::Other => Retry::Never,
+                // Missing: a file system that is not mounted comes back.
+                StoreErrorKind::Transient | StoreErrorKind::Full | StoreErrorKind::Denied | StoreErrorKind::Missing => {
+                    Retry::Soon
+                }
+                StoreErrorKind::Exists | StoreErrorKind::Other => Retry::Never,
             },
             Self::Archive(ArchiveError::Scratch { .. }) => Retry::Soon,
             Self::Catalog(error) if matches!(error.problem, CatalogProblem::Full | CatalogProblem::Busy) => Retry::Soon,
             Self::Archive(_)
             | Self::Catalog(_)
-            | Self::Stream(_)
             | Self::Discontinuity(_)
             | Self::BrokenTimeline(_)
             | Self::StateDir { .. }
             | Self::Locked { .. }
+            | Self::TakenOver { .. }
             | Self::Task(_) => Retry::Never,
         }
+    }
+
+    /// Whether publishing can go on after this.
+    #[must_use]
+    pub fn leaves_the_store_to_us(&self) -> bool {
+        !matches!(self, Self::Archive(_) | Self::Catalog(_) | Self::Task(_) | Self::TakenOver { .. })
+    }
+
+    /// Whether the spool's file system has no space left: room may come back.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        matches!(self, Self::Spool { source, .. } if full(source.kind()))
     }
 
     /// The exit code that says what kind of failure it is.
@@ -96,13 +127,17 @@ impl CaptureError {
         match self {
             Self::Archive(error) => error.exit(),
             Self::BrokenTimeline(_) => Exit::Damaged,
-            Self::Discontinuity(Discontinuity::Gap { .. }) => Exit::Unreachable,
+            Self::Discontinuity(
+                Discontinuity::Gap { .. } | Discontinuity::BinlogGone { .. } | Discontinuity::Incident { .. },
+            ) => Exit::Unreachable,
             Self::Source(_)
             | Self::Discontinuity(_)
             | Self::Stream(_)
             | Self::Catalog(_)
             | Self::StateDir { .. }
+            | Self::Spool { .. }
             | Self::Locked { .. }
+            | Self::TakenOver { .. }
             | Self::Task(_) => Exit::Failed,
         }
     }
@@ -123,8 +158,11 @@ impl CaptureError {
             Self::BrokenTimeline(_) => {
                 Some("an object is missing from the store: bring it back from another copy; `highwater verify` lists all damage".to_owned())
             }
-            Self::StateDir { .. } => Some("check space and permissions of state_dir".to_owned()),
+            Self::StateDir { .. } | Self::Spool { .. } => Some("check space and permissions of state_dir".to_owned()),
             Self::Locked { .. } => Some("stop the other agent, or give this one its own state_dir".to_owned()),
+            Self::TakenOver { .. } => Some(
+                "one agent per archive: stop one of them. What this one has in its spool stays there".to_owned(),
+            ),
             Self::Task(_) => None,
         }
     }

@@ -2,18 +2,23 @@
 //!
 //! Pure: events and times come in, [`Effect`]s come out.
 
+mod comparison;
+mod heartbeat;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use highwater_binlog::{
-    BinlogName, ChecksumAlgorithm, EventError, EventType, FIRST_EVENT_OFFSET, FormatDescription, Gtid, GtidSet, MAGIC,
+    BinlogName, ChecksumAlgorithm, EventError, EventType, FIRST_EVENT_OFFSET, FormatDescription, Gtid, GtidSet,
     Progress, RawEvent, RotateEvent, SegmentError, SegmentFacts, SegmentPolicy, Segmenter, ServerUuid,
     TransactionError, TransactionTracker, previous_gtids,
 };
-use highwater_catalog::{Segment, Sha256Digest};
-use sha2::{Digest, Sha256};
+use highwater_catalog::Sha256Digest;
 
-use super::continuity::{Discontinuity, Start};
+use self::comparison::Comparison;
+use super::continuity::{Discontinuity, Request, Start};
+use super::tip::Tip;
+use crate::failpoint;
 
 /// What an event asks the shell to do. Effects are carried out in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub enum Effect {
         binlog: BinlogName,
         /// Offset of its first byte.
         start: u64,
+        /// The binlog's format description event.
+        description: Vec<u8>,
     },
     /// Append these bytes of the batch.
     Append(Range<usize>),
@@ -105,22 +112,22 @@ pub enum StreamError {
         /// Offset of the next event.
         to: u64,
     },
-    /// An event that begins inside of what the archive has, and ends behind it.
-    #[error("the event at {binlog}:{offset} overlaps the archive's end at {end}")]
-    Overlap {
-        /// The binlog.
-        binlog: String,
-        /// Where the event starts.
-        offset: u64,
-        /// Where the archive's bytes end.
-        end: u64,
-    },
     /// A transaction without a GTID.
     #[error("the transaction at {binlog}:{offset} has no GTID")]
     Anonymous {
         /// The binlog.
         binlog: String,
         /// Where it starts.
+        offset: u64,
+    },
+    /// A transaction with a GTID where positions decide.
+    #[error("{gtid} at {binlog}:{offset} has a GTID, and capture goes by positions")]
+    Numbered {
+        /// The transaction.
+        gtid: Gtid,
+        /// The binlog.
+        binlog: String,
+        /// Where its last event starts.
         offset: u64,
     },
     /// A transaction that the archive has already.
@@ -147,9 +154,23 @@ pub struct Follower {
     ends: BTreeMap<BinlogName, u64>,
     comparison: Option<Comparison>,
     may_skip: bool,
+    mode: Mode,
+    /// Whether age is a reason to cut.
+    by_age: bool,
     checksum: ChecksumAlgorithm,
+    /// The last format description event.
+    description: Vec<u8>,
     file: Option<OpenFile>,
     last_event_second: Option<u32>,
+}
+
+/// How transactions are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// By GTIDs: every one has its own.
+    Gtids,
+    /// By positions. The first binlog is sent from this offset on.
+    Positions { first: u64 },
 }
 
 /// The binlog that is being sent.
@@ -169,35 +190,32 @@ struct OpenFile {
     heartbeats: u32,
 }
 
-/// Bytes that are in the archive and are sent again.
-#[derive(Debug)]
-struct Comparison {
-    binlog: BinlogName,
-    start: u64,
-    end: u64,
-    expected: Sha256Digest,
-    hasher: Sha256,
-    next: u64,
-}
-
 impl Follower {
-    /// At the start of a stream that was asked for as `start` says. `captured` is what the archive has.
+    /// At the start of a stream that was asked for as `start` says, behind `tip`. `expected` is the digest of the piece
+    /// that is to be compared.
     pub fn new(
         server: ServerUuid,
         policy: SegmentPolicy,
-        captured: GtidSet,
-        ends: BTreeMap<BinlogName, u64>,
+        tip: &Tip,
         start: &Start,
+        expected: Option<Sha256Digest>,
     ) -> Self {
+        let mode = match &start.request {
+            Request::Gtids { .. } => Mode::Gtids,
+            Request::Position(position) => Mode::Positions { first: position.offset },
+        };
         Self {
             server,
             policy,
-            captured,
-            ends,
-            comparison: start.compare.as_ref().map(Comparison::new),
+            captured: tip.captured.clone(),
+            ends: tip.ends_of(server),
+            comparison: start.compare.as_ref().zip(expected).map(|(piece, digest)| Comparison::new(piece, digest)),
             may_skip: start.may_skip,
+            mode,
+            by_age: true,
             // What we announced; each binlog's format description says how it goes on.
             checksum: ChecksumAlgorithm::Crc32,
+            description: Vec::new(),
             file: None,
             last_event_second: None,
         }
@@ -215,21 +233,28 @@ impl Follower {
         effects: &mut Vec<Effect>,
     ) -> Result<(), StreamError> {
         let bytes = batch.get(range.clone()).unwrap_or_default();
-        let event = RawEvent::verify(bytes, self.checksum).map_err(|source| self.event_error(source))?;
+        let event = verified(bytes, self.checksum).map_err(|source| self.event_error(source))?;
         match event.event_type() {
             EventType::HEARTBEAT | EventType::HEARTBEAT_V2 => self.heartbeat(&event),
             EventType::ROTATE if event.is_artificial() => {
                 let rotate = RotateEvent::read(&event).map_err(|source| self.event_error(source))?;
                 self.open(rotate.next.binlog, rotate.next.offset, effects)
             }
+            // Sent in front of what a position was asked for: it is not in the binlog there.
+            EventType::FORMAT_DESCRIPTION if event.is_artificial() => self.read_prologue(&event),
             _ if event.is_artificial() => Ok(()),
             _ => self.event(&event, range, now_micros, effects),
         }
     }
 
+    /// Says whether age is a reason to cut, from now on; size always is.
+    pub fn cut_by_age(&mut self, by_age: bool) {
+        self.by_age = by_age;
+    }
+
     /// Cuts what is due by age.
     pub fn tick(&mut self, now_micros: u64, effects: &mut Vec<Effect>) {
-        if self.segmenter().is_some_and(|segmenter| segmenter.is_due(now_micros)) {
+        if self.by_age && self.segmenter().is_some_and(|segmenter| segmenter.is_due(now_micros)) {
             self.cut(effects);
         }
     }
@@ -243,10 +268,24 @@ impl Follower {
         }
     }
 
+    /// What [`Self::cut`] would cut.
+    #[must_use]
+    pub fn whole(&self) -> Option<Cut> {
+        let OpenFile { binlog, segmenter, .. } = self.file.as_ref()?;
+        let facts = segmenter.as_ref()?.facts();
+        (facts.events > 0).then(|| Cut { server: self.server, binlog: binlog.clone(), facts: facts.clone() })
+    }
+
     /// When [`Self::tick`] has something to do next.
     #[must_use]
     pub fn due_at(&self) -> Option<u64> {
         self.segmenter()?.due_at()
+    }
+
+    /// The server whose stream it is.
+    #[must_use]
+    pub fn server(&self) -> ServerUuid {
+        self.server
     }
 
     /// Where the stream is: the binlog, and the offset after its last event.
@@ -279,7 +318,11 @@ impl Follower {
     fn open(&mut self, binlog: BinlogName, offset: u64, effects: &mut Vec<Effect>) -> Result<(), StreamError> {
         self.cut(effects);
         let same = self.file.as_ref().is_some_and(|file| file.binlog == binlog);
-        if same || offset != FIRST_EVENT_OFFSET {
+        let expected = match self.mode {
+            Mode::Positions { first } if self.file.is_none() => first,
+            Mode::Positions { .. } | Mode::Gtids => FIRST_EVENT_OFFSET,
+        };
+        if same || offset != expected {
             return Err(StreamError::NotFromStart { binlog: binlog.to_string() });
         }
         if let Some(file) = self.file.as_ref().filter(|file| file.tracker.open().is_some()) {
@@ -290,9 +333,10 @@ impl Follower {
             comparison.finish()?;
         }
         let archived = self.ends.get(&binlog).copied().unwrap_or(0);
+        failpoint::crash("rotate.seen");
         self.file = Some(OpenFile {
             binlog,
-            offset: FIRST_EVENT_OFFSET,
+            offset,
             archived,
             tracker: TransactionTracker::new(),
             segmenter: None,
@@ -306,7 +350,7 @@ impl Follower {
         let Some(file) = &mut self.file else { return Ok(()) };
         file.heartbeats += 1;
         if event.event_type() == EventType::HEARTBEAT_V2 {
-            file.heartbeat = heartbeat_position(event.body());
+            file.heartbeat = heartbeat::position(event.body());
         }
         // One heartbeat may stand for transactions that are left out. After two in a row the source has sent all it has.
         if file.heartbeats > 1
@@ -340,9 +384,10 @@ impl Follower {
             }
             return Ok(());
         }
+        // The archive ends between two events of the binlog that it knows.
         if offset < file.archived {
-            let binlog = file.binlog.to_string();
-            return Err(StreamError::Overlap { binlog, offset, end: file.archived });
+            let (binlog, start, end) = (file.binlog.clone(), offset, file.archived);
+            return Err(Discontinuity::Differs { binlog, start, end }.into());
         }
         self.begin_stretch(offset, effects)?;
         self.keep(event, offset, range, now_micros, effects)
@@ -354,11 +399,14 @@ impl Follower {
             EventType::FORMAT_DESCRIPTION => {
                 let description = FormatDescription::read(event).map_err(|source| self.event_error(source))?;
                 self.checksum = description.checksum_algorithm;
+                self.description = event.bytes().to_vec();
+                failpoint::crash("fde.new");
             }
             EventType::PREVIOUS_GTIDS => {
                 let before = previous_gtids(event).map_err(|source| self.event_error(source))?;
                 let missing = before.subtract(&self.captured);
-                if !missing.is_empty() {
+                let decides = self.mode == Mode::Gtids && !failpoint::is_broken("broken.gap");
+                if decides && !missing.is_empty() {
                     let binlog = self.position().map(|(binlog, _)| binlog.to_string()).unwrap_or_default();
                     return Err(StreamError::MissedTransactions { binlog, missing });
                 }
@@ -392,7 +440,8 @@ impl Follower {
         if let Some(file) = &mut self.file {
             let start = if offset == FIRST_EVENT_OFFSET { 0 } else { offset };
             file.segmenter = Some(Segmenter::new(policy, start));
-            effects.push(Effect::Open { binlog: file.binlog.clone(), start });
+            let description = self.description.clone();
+            effects.push(Effect::Open { binlog: file.binlog.clone(), start, description });
         }
         Ok(())
     }
@@ -409,6 +458,10 @@ impl Follower {
         let Some(OpenFile { binlog, offset: reached, tracker, segmenter: Some(segmenter), .. }) = &mut self.file else {
             return Err(StreamError::Unannounced { found: event.event_type() });
         };
+        if event.event_type() == EventType::INCIDENT {
+            let gtid = tracker.open().and_then(|open| open.gtid.clone());
+            return Err(Discontinuity::Incident { binlog: binlog.clone(), offset, gtid }.into());
+        }
         let progress = tracker
             .accept(offset, event)
             .map_err(|source| StreamError::Transaction { binlog: binlog.to_string(), source })?;
@@ -416,16 +469,25 @@ impl Follower {
             return Err(StreamError::Repeated { gtid: gtid.clone(), binlog: binlog.to_string(), offset });
         }
         if let Progress::Committed(transaction) = &progress {
-            let Some(gtid) = &transaction.gtid else {
-                return Err(StreamError::Anonymous { binlog: binlog.to_string(), offset: transaction.start });
-            };
-            self.captured.insert(gtid);
+            match (&transaction.gtid, self.mode) {
+                (Some(gtid), Mode::Gtids) => self.captured.insert(gtid),
+                (None, Mode::Positions { .. }) => {}
+                (None, Mode::Gtids) => {
+                    return Err(StreamError::Anonymous { binlog: binlog.to_string(), offset: transaction.start });
+                }
+                (Some(gtid), Mode::Positions { .. }) => {
+                    return Err(StreamError::Numbered { gtid: gtid.clone(), binlog: binlog.to_string(), offset });
+                }
+            }
         }
         segmenter
             .accept(offset, event, &progress, now_micros)
             .map_err(|source| StreamError::Segment { binlog: binlog.to_string(), source })?;
         *reached = offset.saturating_add(event.byte_count());
-        let due = segmenter.is_due(now_micros);
+        if tracker.open().is_some() {
+            failpoint::crash("recv.mid_trx");
+        }
+        let due = if self.by_age { segmenter.is_due(now_micros) } else { segmenter.is_full() };
         append(effects, range);
         if event.header().timestamp > 0 {
             self.last_event_second = Some(event.header().timestamp);
@@ -456,33 +518,13 @@ impl OpenFile {
     }
 }
 
-impl Comparison {
-    fn new(segment: &Segment) -> Self {
-        let mut hasher = Sha256::new();
-        let mut next = segment.start;
-        if segment.start == 0 {
-            hasher.update(MAGIC);
-            next = FIRST_EVENT_OFFSET;
+/// The event, if it is what its length and checksum say.
+fn verified(bytes: &[u8], checksum: ChecksumAlgorithm) -> Result<RawEvent<'_>, EventError> {
+    match RawEvent::verify(bytes, checksum) {
+        Err(EventError::Checksum { .. }) if failpoint::is_broken("broken.crc") => {
+            RawEvent::verify(bytes, ChecksumAlgorithm::None)
         }
-        let expected = segment.object.plain_sha256;
-        Self { binlog: segment.binlog.clone(), start: segment.start, end: segment.end, expected, hasher, next }
-    }
-
-    fn feed(&mut self, offset: u64, bytes: &[u8]) {
-        if offset == self.next && offset < self.end {
-            self.hasher.update(bytes);
-            self.next = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        }
-    }
-
-    fn finish(self) -> Result<(), Discontinuity> {
-        let Self { binlog, start, end, expected, hasher, next } = self;
-        let found = Sha256Digest(hasher.finalize().into());
-        if next == end && found == expected {
-            Ok(())
-        } else {
-            Err(Discontinuity::Differs { binlog: binlog.to_string(), start, end })
-        }
+        result => result,
     }
 }
 
@@ -494,39 +536,5 @@ fn append(effects: &mut Vec<Effect>, range: Range<usize>) {
     }
 }
 
-/// The position in a heartbeat of version 2: fields of type, length and value, each number length-encoded
-/// (`Heartbeat_event_v2` in `control_events.cpp`).
-fn heartbeat_position(mut body: &[u8]) -> Option<u64> {
-    loop {
-        let field = length_encoded(&mut body)?;
-        let len = usize::try_from(length_encoded(&mut body)?).ok()?;
-        let (mut value, rest) = body.split_at_checked(len)?;
-        body = rest;
-        match field {
-            // OT_HB_HEADER_END_MARK
-            0 => return None,
-            // OT_HB_LOG_POSITION_FIELD
-            2 => return length_encoded(&mut value),
-            _ => {}
-        }
-    }
-}
-
-fn length_encoded(bytes: &mut &[u8]) -> Option<u64> {
-    let (first, rest) = bytes.split_first()?;
-    let len = match first {
-        0..=250 => {
-            *bytes = rest;
-            return Some(u64::from(*first));
-        }
-        252 => 2,
-        253 => 3,
-        254 => 8,
-        251 | 255 => return None,
-    };
-    let (value, rest) = rest.split_at_checked(len)?;
-    *bytes = rest;
-    let mut wide = [0u8; 8];
-    wide.get_mut(..len)?.copy_from_slice(value);
-    Some(u64::from_le_bytes(wide))
-}
+#[cfg(test)]
+mod tests;

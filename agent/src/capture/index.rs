@@ -11,6 +11,7 @@ use highwater_catalog::{
 
 use super::error::CaptureError;
 use crate::archive::Archive;
+use crate::failpoint;
 
 /// The open catalog.
 #[derive(Debug, Clone)]
@@ -57,7 +58,10 @@ impl Index {
     /// # Errors
     /// Those of the catalog.
     pub fn segment(&self, segment: &Segment) -> Result<(), CatalogError> {
-        self.catalog().record_segment(segment)
+        failpoint::crash("catalog.commit.before");
+        let recorded = self.catalog().record_segment(segment);
+        failpoint::crash("catalog.commit.after");
+        recorded
     }
 
     /// Records a dump.

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::index::Index;
 use super::report::now_micros;
 use crate::archive::{Archive, ArchiveError};
+use crate::failpoint;
 
 /// How often the keyring is looked at. A rotation removes the old key at once, so a key that lives shorter can be missed.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -76,6 +77,7 @@ pub fn back_up(
     if ids.is_empty() || newest.as_ref() == Some(&ids) {
         return Ok(None);
     }
+    failpoint::crash("keyid.new");
     let bundle = KeyBundle::new(&server.to_string(), now_micros(), keyring).map_err(KeyBackupError::Bundle)?;
     let generation = archive.publish_keys(server, ids.iter().cloned().collect(), &bundle.encode())?;
     index.keys(&generation)?;

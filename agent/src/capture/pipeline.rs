@@ -1,24 +1,27 @@
-//! The loop from the source's stream to the archive.
+//! The loop from the source's stream to the spool and on to the archive.
 //!
-//! `select` waits for the next [`Action`]; `apply` is plain code that turns it into [`Effect`]s; the shell carries them out:
-//! append to the spool, fsync once for all that arrived together, hand segments to the publisher.
+//! `select` waits for the next an action; `apply` is plain code that turns it into effects; the shell carries them
+//! out: append to the spool, fsync once for all that arrived together, acknowledge, hand segments to the publisher.
 
-use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater_catalog::Segment;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::acks::{Acks, WantedAck};
 use super::error::CaptureError;
-use super::follower::{Effect, Follower};
+use super::follower::{Cut, Follower};
 use super::progress::Progress;
 use super::publisher::{Job, Publisher};
 use super::reader::{Batch, Incoming};
-use super::report::{AgentState, Reporter, now_micros};
-use super::spool::Spool;
+use super::report::{AgentReport, AgentState, Reporter, now_micros};
+use super::spool::{Spool, Stretch};
+use super::watched::Look;
+use super::writer::{Batched, Origin, Written, write};
 use crate::source::ServerError;
 
 /// Batches that are waiting are taken together up to this many bytes, for one fsync.
@@ -45,26 +48,46 @@ enum Action {
     Events(Vec<Batch>),
     End(Result<(), ServerError>),
     Published(Option<Segment>),
+    /// Everything whole is to be published now.
+    Cut,
     Tick,
 }
 
-/// What an action leads to: effects to be carried out, the batches that they mean, and perhaps the end.
+/// What an action leads to: effects to be carried out with their batches, and perhaps the end.
 struct Applied {
-    effects: Vec<Vec<Effect>>,
-    batches: Vec<Batch>,
+    batches: Vec<Batched>,
+    ack: Option<WantedAck>,
     end: Option<Result<Ended, CaptureError>>,
+}
+
+/// What lives longer than a connection to the source.
+#[derive(Debug)]
+pub(super) struct Plant {
+    /// Moves to a blocking thread for each write.
+    pub(super) spool: Option<Spool>,
+    /// Bytes that the spool may have.
+    pub(super) spool_bytes_max: u64,
+    /// The way from the spool to the store.
+    pub(super) publisher: Publisher,
+    /// How far everything is.
+    pub(super) progress: Progress,
 }
 
 /// One stream on its way into the archive.
 pub(super) struct Pipeline<'a> {
     follower: Follower,
-    /// Moves to a blocking thread for each write.
-    spool: &'a mut Option<Spool>,
-    publisher: &'a mut Publisher,
+    plant: &'a mut Plant,
     reporter: &'a mut Reporter,
-    progress: Progress,
+    acks: Acks,
+    looks: watch::Receiver<Option<Look>>,
     /// The end of the stream, received behind events that come first.
     end: Option<Result<(), ServerError>>,
+    /// What is on the disk and not cut yet.
+    durable: Option<(Cut, Arc<Stretch>)>,
+    /// Received bytes in front of what is not cut yet.
+    cut: u64,
+    /// Whether the spool may be written.
+    spool_failed: bool,
     /// Zero of the times that segments' ages are counted with.
     epoch: Instant,
 }
@@ -73,21 +96,24 @@ impl<'a> Pipeline<'a> {
     /// For one stream, before its first event.
     pub(super) fn new(
         follower: Follower,
-        spool: &'a mut Option<Spool>,
-        publisher: &'a mut Publisher,
+        plant: &'a mut Plant,
         reporter: &'a mut Reporter,
+        acks: Acks,
+        looks: watch::Receiver<Option<Look>>,
     ) -> Self {
-        Self { follower, spool, publisher, reporter, progress: Progress::default(), end: None, epoch: Instant::now() }
+        let cut = plant.progress.received();
+        let epoch = Instant::now();
+        Self { follower, plant, reporter, acks, looks, end: None, durable: None, cut, spool_failed: false, epoch }
     }
 
-    /// Bytes of the stream that reached the archive.
+    /// Whether the source has sent anything of a binlog.
     #[must_use]
-    pub(super) fn progress(&self) -> Progress {
-        self.progress
+    pub(super) fn has_streamed(&self) -> bool {
+        self.follower.position().is_some()
     }
 
-    /// Runs until the stream ends, `stop` is cancelled or something fails, then publishes the whole transactions that
-    /// were received; `stop` does not interrupt that.
+    /// Runs until the stream ends, `stop` is cancelled or something fails, and hands over the whole transactions that
+    /// were received.
     ///
     /// # Errors
     /// Why it ended, when neither we nor the source wanted it.
@@ -96,26 +122,41 @@ impl<'a> Pipeline<'a> {
         incoming: &mut mpsc::Receiver<Incoming>,
         stop: &CancellationToken,
     ) -> Result<Ended, CaptureError> {
-        let mut logged = (Instant::now(), self.progress);
-        let end = loop {
+        let outcome = self.follow(incoming, stop).await;
+        if !self.spool_failed {
+            let mut effects = Vec::new();
+            self.follower.cut(&mut effects);
+            self.perform(vec![Batched::without_bytes(effects)], None).await?;
+            if let Some(spool) = &mut self.plant.spool {
+                spool.discard();
+            }
+        }
+        self.plant.progress.forget_behind(self.cut);
+        outcome
+    }
+
+    async fn follow(
+        &mut self,
+        incoming: &mut mpsc::Receiver<Incoming>,
+        stop: &CancellationToken,
+    ) -> Result<Ended, CaptureError> {
+        let mut logged = (Instant::now(), self.plant.progress);
+        loop {
             let action = self.select(incoming, stop).await?;
-            let Applied { effects, batches, end } = self.apply(action);
-            self.perform(effects, batches).await?;
+            let Applied { batches, ack, end } = self.apply(action);
+            self.perform(batches, ack).await?;
+            if let Err(error) = self.acks.send(&mut self.plant.progress).await {
+                return Ok(Ended::Source(Err(error)));
+            }
             self.report();
             if let Some(end) = end {
-                break end;
+                return end;
             }
-            if logged.0.elapsed() >= LOG_INTERVAL && logged.1 != self.progress {
-                logged = (Instant::now(), self.progress);
+            if logged.0.elapsed() >= LOG_INTERVAL && logged.1 != self.plant.progress {
+                logged = (Instant::now(), self.plant.progress);
                 self.log();
             }
-        };
-        while self.publisher.is_busy() {
-            let published = self.publisher.advance().await?;
-            self.published(published);
-            self.report();
         }
-        end
     }
 
     async fn select(
@@ -126,12 +167,20 @@ impl<'a> Pipeline<'a> {
         if let Some(end) = self.end.take() {
             return Ok(Action::End(end));
         }
-        let due = self.follower.due_at().map(|at| Duration::from_micros(at).saturating_sub(self.epoch.elapsed()));
-        let (busy, room) = (self.publisher.is_busy(), self.publisher.has_room());
+        let busy = self.plant.publisher.is_busy();
+        let full = self.is_full();
+        if !busy && (full || self.acks.want_segments()) && self.durable.is_some() {
+            return Ok(Action::Cut);
+        }
+        self.follower.cut_by_age(!self.plant.publisher.is_behind());
+        let due = self.follower.due_at().filter(|_| !self.plant.publisher.is_behind());
+        let due = due.map(|at| Duration::from_micros(at).saturating_sub(self.epoch.elapsed()));
+        // Inside of one transaction there is nothing to publish, so nothing that could make room.
+        let room = !full || !busy;
         let first = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Action::Stop),
-            published = self.publisher.advance(), if busy => return Ok(Action::Published(published?)),
+            published = self.plant.publisher.advance(), if busy => return Ok(Action::Published(published?)),
             () = sleep(due.unwrap_or(TICK).min(TICK)) => return Ok(Action::Tick),
             first = incoming.recv(), if room => first,
         };
@@ -158,77 +207,111 @@ impl<'a> Pipeline<'a> {
     }
 
     fn apply(&mut self, action: Action) -> Applied {
-        let mut applied = Applied { effects: Vec::new(), batches: Vec::new(), end: None };
-        let now = self.now();
         let mut effects = Vec::new();
+        let mut end = None;
         match action {
-            Action::Stop => {
-                self.follower.cut(&mut effects);
-                applied.end = Some(Ok(Ended::Stopped));
-            }
-            Action::End(end) => {
-                self.follower.cut(&mut effects);
-                applied.end = Some(Ok(Ended::Source(end)));
-            }
-            Action::Tick => self.follower.tick(now, &mut effects),
+            Action::Stop => end = Some(Ok(Ended::Stopped)),
+            Action::End(source) => end = Some(Ok(Ended::Source(source))),
+            Action::Tick => self.follower.tick(self.now(), &mut effects),
+            Action::Cut => self.follower.cut(&mut effects),
             Action::Published(segment) => self.published(segment),
-            Action::Events(batches) => return self.accept(batches, now),
+            Action::Events(batches) => return self.accept(batches),
         }
-        applied.effects.push(effects);
-        applied
+        Applied { batches: vec![Batched::without_bytes(effects)], ack: None, end }
     }
 
-    fn accept(&mut self, batches: Vec<Batch>, now: u64) -> Applied {
-        let mut applied = Applied { effects: Vec::new(), batches, end: None };
-        'batches: for batch in &applied.batches {
+    fn accept(&mut self, batches: Vec<Batch>) -> Applied {
+        let now = self.now();
+        let mut applied = Applied { batches: Vec::new(), ack: None, end: None };
+        let mut received = self.plant.progress.received();
+        for batch in batches {
             let mut effects = Vec::new();
-            for range in &batch.events {
-                if let Err(error) = self.follower.accept(&batch.bytes, range.clone(), now, &mut effects) {
-                    // What came before it is good.
-                    self.follower.cut(&mut effects);
-                    applied.effects.push(effects);
+            let mut before = 0;
+            for event in &batch.events {
+                if let Err(error) = self.follower.accept(&batch.bytes, event.range.clone(), now, &mut effects) {
                     applied.end = Some(Err(error.into()));
-                    break 'batches;
+                    break;
+                }
+                if event.wants_ack
+                    && let Some((binlog, offset)) = self.follower.position()
+                {
+                    let bytes = Batched::received(&effects);
+                    received += bytes - before;
+                    before = bytes;
+                    applied.ack = Some(WantedAck { binlog: binlog.clone(), offset, received });
                 }
             }
-            applied.effects.push(effects);
+            received += Batched::received(&effects) - before;
+            applied.batches.push(Batched { effects, batch: Some(batch) });
+            if applied.end.is_some() {
+                break;
+            }
         }
         applied
     }
 
     fn published(&mut self, segment: Option<Segment>) {
         if let Some(segment) = segment {
-            let bytes = segment.end - segment.start;
-            self.progress.store(bytes);
-            self.progress.catalogue(bytes);
-            tracing::debug!(binlog = %segment.binlog, start = segment.start, end = segment.end,
-                transactions = segment.transactions, sequence = segment.sequence, "segment published");
+            self.plant.published(&segment);
             self.reporter.update(|report| report.last_segment_us = Some(now_micros()));
         }
     }
 
     /// Writes, syncs once, and hands over what was cut.
-    async fn perform(&mut self, effects: Vec<Vec<Effect>>, batches: Vec<Batch>) -> Result<(), CaptureError> {
-        if effects.iter().all(Vec::is_empty) {
+    async fn perform(&mut self, batches: Vec<Batched>, ack: Option<WantedAck>) -> Result<(), CaptureError> {
+        if batches.iter().all(|batch| batch.effects.is_empty()) {
+            // What it is about is in the spool already, or in the archive.
+            self.acks.want(ack);
             return Ok(());
         }
-        let mut spool = self.spool.take().ok_or(CaptureError::Task("the spool"))?;
-        let (spool, written) = spawn_blocking(move || {
-            let written = write(&mut spool, &effects, &batches);
-            (spool, written)
+        self.acks.want_too_early(&ack).await;
+        let origin = Origin { timeline: self.plant.publisher.timeline(), server: self.follower.server() };
+        let mut spool = self.plant.spool.take().ok_or(CaptureError::Task("the spool"))?;
+        let (spool, written, result) = spawn_blocking(move || {
+            let mut written = Written::default();
+            let result = write(&mut spool, origin, &batches, &mut written);
+            (spool, written, result)
         })
         .await
         .map_err(|_| CaptureError::Task("writing the spool"))?;
-        let folder = spool.folder().to_owned();
-        *self.spool = Some(spool);
-        let Written { bytes, jobs } =
-            written.map_err(|source| CaptureError::StateDir { action: "write the spool", path: folder, source })?;
-        self.progress.receive(bytes);
-        self.progress.spool(bytes);
-        for job in jobs {
-            self.publisher.push(job);
+        let spool = self.plant.spool.insert(spool);
+        if let Err(source) = result {
+            self.spool_failed = true;
+            let folder = spool.folder().to_owned();
+            self.salvage(written.jobs);
+            return Err(CaptureError::Spool { path: folder, source });
         }
+        let current = spool.current();
+        self.plant.progress.receive(written.bytes);
+        self.plant.progress.spool();
+        for job in written.jobs {
+            self.cut += job.cut.facts.byte_count();
+            self.plant.publisher.push(job);
+        }
+        self.durable = self.follower.whole().zip(current);
+        self.acks.want(ack);
         Ok(())
+    }
+
+    /// After a failed write: what was on the disk before it is handed over, nothing else.
+    fn salvage(&mut self, unsafe_jobs: Vec<Job>) {
+        for job in &unsafe_jobs {
+            job.stretch.give_up();
+        }
+        let durable = self.durable.take();
+        let Some(spool) = &mut self.plant.spool else { return };
+        let kept = durable.as_ref().map(|(cut, stretch)| (stretch, cut.facts.end));
+        if let Err(error) = spool.abandon(kept) {
+            tracing::error!(error = %error, "the failed spool file cannot be cut");
+        }
+        if let Some((cut, stretch)) = durable {
+            self.cut += cut.facts.byte_count();
+            self.plant.publisher.push(Job { cut, stretch });
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.plant.spool.as_ref().is_some_and(|spool| spool.bytes() >= self.plant.spool_bytes_max)
     }
 
     fn now(&self) -> u64 {
@@ -236,21 +319,52 @@ impl<'a> Pipeline<'a> {
     }
 
     fn report(&mut self) {
-        let state = if self.publisher.is_blocked() { AgentState::Blocked } else { AgentState::Streaming };
+        self.learn();
+        let state = match (self.plant.publisher.is_blocked(), self.is_full()) {
+            (_, true) => AgentState::Full,
+            (true, false) => AgentState::Blocked,
+            (false, false) => AgentState::Streaming,
+        };
         if !self.reporter.is_due(state) {
             return;
         }
         let position = self.follower.position().map(|(binlog, offset)| format!("{binlog}:{offset}"));
-        let (last_event, pending) = (self.follower.last_event_second(), self.progress.pending());
-        let stored = &self.publisher.standing().captured;
+        let last_event = self.follower.last_event_second();
+        // What is on the disk and in no segment yet counts too.
+        let whole = self.follower.captured().to_string();
+        let plant = &*self.plant;
         self.reporter.update(|report| {
             report.state = state;
+            plant.describe(report);
+            report.spooled_gtids = whole;
             report.position = position;
             report.last_event = last_event.or(report.last_event);
-            report.pending_bytes = pending;
-            report.stored_gtids = stored.to_string();
             if state == AgentState::Streaming {
                 report.last_error = None;
+            }
+        });
+    }
+
+    /// Takes the newest look at the source into account.
+    fn learn(&mut self) {
+        if !self.looks.has_changed().unwrap_or(false) {
+            return;
+        }
+        let Some(look) = self.looks.borrow_and_update().clone() else { return };
+        let (at, last_event) = (self.follower.position().map(|(binlog, _)| binlog), self.follower.last_event_second());
+        let acknowledges = self.acks.are_given();
+        self.reporter.update(|report| {
+            report.watched.get_or_insert_default().learn(&look, at, last_event);
+            let (before, now) = (report.synchronous, look.is_synchronous());
+            if acknowledges {
+                match (before, now) {
+                    (Some(true) | None, false) => {
+                        tracing::warn!(semi_sync = look.semi_sync(), "commits do not wait for us")
+                    }
+                    (Some(false) | None, true) => tracing::info!("commits wait for our acknowledgements"),
+                    (Some(true), true) | (Some(false), false) => {}
+                }
+                (report.semi_sync, report.synchronous) = (Some(look.semi_sync()), Some(now));
             }
         });
     }
@@ -259,39 +373,28 @@ impl<'a> Pipeline<'a> {
         let position = self.follower.position().map(|(binlog, offset)| format!("{binlog}:{offset}"));
         tracing::info!(
             position = position.as_deref().unwrap_or(""),
-            received_bytes = self.progress.received(),
-            stored_bytes = self.progress.stored(),
+            received_bytes = self.plant.progress.received(),
+            stored_bytes = self.plant.progress.stored(),
             "capturing"
         );
     }
 }
 
-/// What came of writing.
-struct Written {
-    bytes: u64,
-    jobs: Vec<Job>,
-}
-
-fn write(spool: &mut Spool, effects: &[Vec<Effect>], batches: &[Batch]) -> io::Result<Written> {
-    let mut written = Written { bytes: 0, jobs: Vec::new() };
-    for (index, effects) in effects.iter().enumerate() {
-        let batch = batches.get(index).map_or(&[][..], |batch| &batch.bytes);
-        for effect in effects {
-            match effect {
-                Effect::Open { start, .. } => written.bytes += spool.open(*start)?,
-                Effect::Append(range) => {
-                    let bytes = batch.get(range.clone()).unwrap_or_default();
-                    spool.append(bytes)?;
-                    written.bytes += u64::try_from(bytes.len()).unwrap_or(0);
-                }
-                Effect::Cut(cut) => {
-                    let stretch = spool.hand_over(cut.facts.end)?;
-                    written.jobs.push(Job { cut: cut.clone(), stretch });
-                }
-            }
-        }
+impl Plant {
+    /// Takes a published segment into account.
+    pub(super) fn published(&mut self, segment: &Segment) {
+        self.progress.publish(segment.end - segment.start);
+        tracing::debug!(binlog = %segment.binlog, start = segment.start, end = segment.end,
+            transactions = segment.transactions, sequence = segment.sequence, "segment published");
     }
-    // Segments that were cut lie before the end: this one sync covers them too.
-    spool.sync()?;
-    Ok(written)
+
+    /// Says how far everything is.
+    pub(super) fn describe(&self, report: &mut AgentReport) {
+        let (standing, tip) = (self.publisher.standing(), self.publisher.tip());
+        report.pending_bytes = self.progress.pending();
+        report.spool_bytes = self.spool.as_ref().map_or(0, Spool::bytes);
+        report.timeline = Some(standing.timeline.0);
+        report.stored_gtids = standing.captured.to_string();
+        report.spooled_gtids = tip.captured.to_string();
+    }
 }

@@ -1,13 +1,17 @@
 //! How far capture is, stage by stage.
 
-/// Bytes of the source's binlogs that passed each stage since the agent connected.
+use crate::config::AckPolicy;
+
+/// Bytes of the source's binlogs that passed each stage since the agent started.
 ///
-/// Durability is this ordered relation: `received >= spooled >= stored >= catalogued`.
+/// Durability is this ordered relation: `received >= spooled >= stored >= catalogued >= purgeable`.
 /// - *received*: verified events of the stream.
-/// - *spooled*: fsynced in the spool. Only these may ever be acknowledged to a source.
-/// - *stored*: in a segment whose manifest is in the store.
-/// - *catalogued*: in the catalog too; the spool may be dropped.
+/// - *spooled*: fsynced in the spool.
+/// - *stored*: in a segment whose manifest is in every required store.
+/// - *catalogued*: in the catalog too.
+/// - *purgeable*: removed from the spool, or may be.
 ///
+/// What is *acknowledged* to a source never runs ahead of *spooled*, with `capture.ack = "stored"` not even of *stored*.
 /// Every change asserts it: a violation is a bug that must not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
@@ -15,6 +19,8 @@ pub struct Progress {
     spooled: u64,
     stored: u64,
     catalogued: u64,
+    purgeable: u64,
+    acknowledged: u64,
 }
 
 impl Progress {
@@ -25,20 +31,35 @@ impl Progress {
     }
 
     /// Everything received is on the disk.
-    pub fn spool(&mut self, received: u64) {
-        self.spooled = self.spooled.saturating_add(received);
+    pub fn spool(&mut self) {
+        self.spooled = self.received;
         self.check();
     }
 
-    /// A segment was published.
-    pub fn store(&mut self, bytes: u64) {
-        self.stored = self.stored.saturating_add(bytes);
+    /// A segment was published and recorded, and its bytes in the spool are needed no more.
+    pub fn publish(&mut self, bytes: u64) {
+        for stage in [&mut self.stored, &mut self.catalogued, &mut self.purgeable] {
+            *stage = stage.saturating_add(bytes);
+        }
         self.check();
     }
 
-    /// A segment was recorded.
-    pub fn catalogue(&mut self, bytes: u64) {
-        self.catalogued = self.catalogued.saturating_add(bytes);
+    /// Everything up to a number of received bytes is acknowledged.
+    pub fn acknowledge(&mut self, received: u64, policy: AckPolicy) {
+        self.acknowledged = self.acknowledged.max(received);
+        let safe = match policy {
+            AckPolicy::Off => 0,
+            AckPolicy::Local => self.spooled,
+            AckPolicy::Stored => self.stored,
+        };
+        assert!(received <= safe, "acknowledged what is not safe: {self:?}");
+        self.check();
+    }
+
+    /// The stream ended: what was not cut into segments, so far `cut` bytes of all received, is asked for again.
+    pub fn forget_behind(&mut self, cut: u64) {
+        (self.received, self.spooled) = (cut, cut);
+        self.acknowledged = self.acknowledged.min(cut);
         self.check();
     }
 
@@ -61,9 +82,13 @@ impl Progress {
     }
 
     fn check(&self) {
-        let Self { received, spooled, stored, catalogued } = *self;
+        let Self { received, spooled, stored, catalogued, purgeable, acknowledged } = *self;
         assert!(
-            received >= spooled && spooled >= stored && stored >= catalogued,
+            received >= spooled
+                && spooled >= stored
+                && stored >= catalogued
+                && catalogued >= purgeable
+                && spooled >= acknowledged,
             "durability is out of order: {self:?}"
         );
     }
@@ -77,9 +102,10 @@ mod tests {
     fn stages_in_order_are_counted() {
         let mut progress = Progress::default();
         progress.receive(10);
-        progress.spool(10);
-        progress.store(6);
-        progress.catalogue(6);
+        progress.spool();
+        progress.acknowledge(10, AckPolicy::Local);
+        progress.publish(6);
+        progress.acknowledge(6, AckPolicy::Stored);
         assert_eq!((progress.received(), progress.stored(), progress.pending()), (10, 6, 4));
     }
 
@@ -88,6 +114,23 @@ mod tests {
     fn storing_what_is_not_on_the_disk_is_a_bug() {
         let mut progress = Progress::default();
         progress.receive(10);
-        progress.store(1);
+        progress.publish(1);
+    }
+
+    #[test]
+    #[should_panic(expected = "acknowledged what is not safe")]
+    fn acknowledging_what_is_only_received_is_a_bug() {
+        let mut progress = Progress::default();
+        progress.receive(10);
+        progress.acknowledge(10, AckPolicy::Local);
+    }
+
+    #[test]
+    #[should_panic(expected = "acknowledged what is not safe")]
+    fn acknowledging_as_stored_what_is_only_spooled_is_a_bug() {
+        let mut progress = Progress::default();
+        progress.receive(10);
+        progress.spool();
+        progress.acknowledge(10, AckPolicy::Stored);
     }
 }

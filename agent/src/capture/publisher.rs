@@ -1,10 +1,14 @@
 //! Publishes segments one after the other, each following the one before it.
+//!
+//! Sealing takes most of the time and does not depend on order: the objects of several segments are made and stored at
+//! once. Their manifests are created strictly in order, each when the one before it is there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
-use highwater_catalog::{Micros, Segment};
+use highwater_catalog::{Micros, Segment, Sha256Digest, Timeline, TimelineId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,11 +18,15 @@ use super::follower::Cut;
 use super::index::Index;
 use super::spool::Stretch;
 use super::standing::Standing;
-use crate::archive::{Archive, ArchiveError, SegmentDraft};
+use super::tip::Tip;
+use crate::archive::{Archive, ArchiveError, SegmentDraft, StoredSegment};
 use crate::source::Retry;
 
-/// Segments that may wait for the store. With more, the stream is not read on: the source keeps its binlogs.
-const WAITING_MAX: usize = 8;
+/// With so many segments waiting for the store, age is no reason to cut another: they get larger instead of more.
+const WAITING_MANY: usize = 8;
+
+/// Most segments that are sealed at the same time: by then the network or the disk is slower. Each takes about 5 MiB.
+const FLIGHTS_MAX: usize = 4;
 
 /// A segment that is cut and not published yet.
 #[derive(Debug)]
@@ -29,14 +37,50 @@ pub(super) struct Job {
     pub(super) stretch: Arc<Stretch>,
 }
 
-/// The end of the archive, and what is on its way there.
+/// A segment on its way into the archive.
+#[derive(Debug)]
+struct Flight {
+    job: Job,
+    /// Names the segment before it only when that one is published.
+    draft: SegmentDraft,
+    stage: Stage,
+}
+
+/// How far a segment is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is done, or the last attempt failed.
+    Spooled,
+    /// Its objects are being sealed and stored.
+    Storing,
+    /// Its objects are in the store.
+    Stored(StoredSegment),
+    /// Its manifest is being created.
+    Publishing(StoredSegment),
+}
+
+/// What a task ended with.
+#[derive(Debug)]
+enum Done {
+    /// The objects of the segment with this number.
+    Stored(u64, Result<StoredSegment, CaptureError>),
+    /// The first segment.
+    Published(Result<Box<Segment>, CaptureError>),
+}
+
+/// The end of the archive, and what is on its way there. Outlives the connections to the source.
 #[derive(Debug)]
 pub(super) struct Publisher {
     archive: Archive,
     standing: Standing,
+    /// The same with what is in the spool.
+    tip: Tip,
     waiting: VecDeque<Job>,
+    /// Those that are worked on, in order.
+    flights: VecDeque<Flight>,
+    flights_max: usize,
     index: Index,
-    running: JoinSet<(Job, Result<Segment, CaptureError>)>,
+    running: JoinSet<Done>,
     backoff: Backoff,
     retry_at: Option<Instant>,
 }
@@ -44,11 +88,14 @@ pub(super) struct Publisher {
 impl Publisher {
     /// Goes on where the archive ends.
     #[must_use]
-    pub(super) fn new(archive: Archive, index: Index, standing: Standing) -> Self {
+    pub(super) fn new(archive: Archive, index: Index, (standing, tip): (Standing, Tip)) -> Self {
         Self {
             archive,
             standing,
+            tip,
             waiting: VecDeque::new(),
+            flights: VecDeque::new(),
+            flights_max: available_parallelism().map_or(1, |cores| cores.get().min(FLIGHTS_MAX)),
             index,
             running: JoinSet::new(),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),
@@ -62,21 +109,45 @@ impl Publisher {
         &self.standing
     }
 
-    /// Adds a segment; it must follow the one added before it.
+    /// Where the spool ends.
+    #[must_use]
+    pub(super) fn tip(&self) -> &Tip {
+        &self.tip
+    }
+
+    /// Whose bytes go into the spool from now on.
+    #[must_use]
+    pub(super) fn timeline(&self) -> TimelineId {
+        self.standing.timeline
+    }
+
+    /// Begins a new timeline, when nothing of the old one is left to publish.
+    pub(super) fn begin(&mut self, timeline: &Timeline) {
+        self.standing = Standing::new(timeline);
+        self.tip = Tip::new(timeline);
+    }
+
+    /// Adds a segment that is on the disk; it must follow the one added before it.
     pub(super) fn push(&mut self, job: Job) {
+        self.tip.spooled(&job.cut, &job.stretch);
         self.waiting.push_back(job);
+    }
+
+    /// Adds segments that the tip has already.
+    pub(super) fn resume(&mut self, jobs: Vec<Job>) {
+        self.waiting.extend(jobs);
     }
 
     /// Whether something is left to publish.
     #[must_use]
     pub(super) fn is_busy(&self) -> bool {
-        !self.waiting.is_empty() || !self.running.is_empty()
+        !self.waiting.is_empty() || !self.flights.is_empty()
     }
 
-    /// Whether more may be cut.
+    /// Whether the store is slower than segments come.
     #[must_use]
-    pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() < WAITING_MAX
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting.len() >= WAITING_MANY
     }
 
     /// Whether the store refused the last attempt.
@@ -91,68 +162,139 @@ impl Publisher {
     /// # Errors
     /// Those that a repetition cannot help.
     pub(super) async fn advance(&mut self) -> Result<Option<Segment>, CaptureError> {
-        if self.running.is_empty() {
-            if let Some(at) = self.retry_at {
-                sleep_until(at).await;
+        loop {
+            let pause = self.retry_at.filter(|at| *at > Instant::now());
+            if pause.is_none() {
+                self.start();
             }
-            match self.waiting.pop_front() {
-                Some(job) => self.start(job),
-                None => return std::future::pending().await,
-            }
-        }
-        let (job, result) = match self.running.join_next().await {
-            Some(Ok(done)) => done,
-            Some(Err(_)) | None => return Err(CaptureError::Task("publishing")),
-        };
-        match result {
-            Ok(segment) => {
-                self.standing.advance(&segment)?;
-                self.backoff.reset();
-                self.retry_at = None;
-                Ok(Some(segment))
-            }
-            Err(error) => {
-                if error.retry() == Retry::Never {
-                    return Err(error);
+            let done = tokio::select! {
+                Some(done) = self.running.join_next() => done.map_err(|_| CaptureError::Task("publishing"))?,
+                () = sleep_until(pause.unwrap_or_else(Instant::now)), if pause.is_some() => continue,
+                else => return std::future::pending().await,
+            };
+            let failed = match done {
+                Done::Stored(sequence, result) => {
+                    let Some(flight) = self.flights.iter_mut().find(|flight| flight.draft.sequence == sequence) else {
+                        continue;
+                    };
+                    match result {
+                        Ok(stored) => {
+                            flight.stage = Stage::Stored(stored);
+                            continue;
+                        }
+                        Err(error) => {
+                            flight.stage = Stage::Spooled;
+                            error
+                        }
+                    }
                 }
-                let pause = self.backoff.next();
-                tracing::warn!(error = %chain(&error), pause_seconds = pause.as_secs_f32(), "segment not published, trying again");
-                self.retry_at = Some(Instant::now() + pause);
-                self.waiting.push_front(job);
-                Ok(None)
-            }
+                Done::Published(Ok(segment)) => return self.published(*segment).map(Some),
+                Done::Published(Err(error)) => {
+                    if let Some(flight) = self.flights.front_mut()
+                        && let Stage::Publishing(stored) = &flight.stage
+                    {
+                        flight.stage = Stage::Stored(stored.clone());
+                    }
+                    error
+                }
+            };
+            self.pause_after(failed)?;
+            return Ok(None);
         }
     }
 
-    fn start(&mut self, job: Job) {
-        let Cut { server, binlog, facts } = job.cut.clone();
-        let draft = SegmentDraft {
+    fn published(&mut self, segment: Segment) -> Result<Segment, CaptureError> {
+        self.standing.advance(&segment)?;
+        self.tip.published(&segment);
+        if let Some(flight) = self.flights.pop_front() {
+            flight.job.stretch.published(segment.end);
+        }
+        self.backoff.reset();
+        self.retry_at = None;
+        Ok(segment)
+    }
+
+    /// Decides when a failed attempt is repeated; those that fail together share a pause.
+    fn pause_after(&mut self, error: CaptureError) -> Result<(), CaptureError> {
+        if error.retry() == Retry::Never {
+            return Err(error);
+        }
+        if self.retry_at.is_none_or(|at| at <= Instant::now()) {
+            let pause = self.backoff.next();
+            tracing::warn!(error = %chain(&error), pause_seconds = pause.as_secs_f32(), "segment not published, trying again");
+            self.retry_at = Some(Instant::now() + pause);
+        }
+        Ok(())
+    }
+
+    /// Starts what can be done now. While the store refuses, one segment is enough to try it with.
+    fn start(&mut self) {
+        let flights_max = if self.is_blocked() { 1 } else { self.flights_max };
+        while self.flights.len() < flights_max
+            && let Some(job) = self.waiting.pop_front()
+        {
+            let draft = self.draft(&job.cut);
+            self.flights.push_back(Flight { job, draft, stage: Stage::Spooled });
+        }
+        for index in 0..self.flights.len().min(flights_max) {
+            self.store(index);
+        }
+        self.publish_first();
+    }
+
+    /// What a segment is that follows all those that are worked on. The digest of the one before it is not known yet.
+    fn draft(&self, cut: &Cut) -> SegmentDraft {
+        let Cut { server, binlog, facts } = cut.clone();
+        let (sequence, gtids_before) = match self.flights.back() {
+            Some(Flight { draft, .. }) => (draft.sequence + 1, draft.gtids_before.union(&draft.gtids_added)),
+            None => (self.standing.next_sequence, self.standing.captured.clone()),
+        };
+        SegmentDraft {
             timeline: self.standing.timeline,
-            sequence: self.standing.next_sequence,
+            sequence,
             server,
             binlog,
             start: facts.start,
             end: facts.end,
-            gtids_before: self.standing.captured.clone(),
+            gtids_before,
             gtids_added: facts.gtids_added,
             first_commit: facts.first_commit_micros.map(Micros),
             last_commit: facts.last_commit_micros.map(Micros),
             events: facts.events,
             transactions: facts.transactions,
-            previous_sha256: self.standing.previous_sha256,
-        };
-        let archive = self.archive.clone();
-        let index = self.index.clone();
+            previous_sha256: (sequence > 0).then_some(Sha256Digest([0; 32])),
+        }
+    }
+
+    fn store(&mut self, index: usize) {
+        let Some(flight) = self.flights.get_mut(index).filter(|flight| flight.stage == Stage::Spooled) else { return };
+        flight.stage = Stage::Storing;
+        let (archive, draft, stretch) = (self.archive.clone(), flight.draft.clone(), Arc::clone(&flight.job.stretch));
         self.running.spawn_blocking(move || {
-            let result = job
-                .stretch
+            let stored = stretch
                 .read(draft.start, draft.end)
                 .map_err(|source| ArchiveError::Read { object: format!("spool of {}", draft.binlog), source })
-                .and_then(|mut plain| archive.publish_segment(draft, &mut plain))
-                .map_err(CaptureError::from)
-                // Once more after a failure here, the archive answers with the segment that is there.
-                .and_then(|segment| index.segment(&segment).map(|()| segment).map_err(CaptureError::from));
-            (job, result)
+                .and_then(|mut plain| archive.store_segment(&draft, &mut plain));
+            Done::Stored(draft.sequence, stored.map_err(CaptureError::from))
+        });
+    }
+
+    /// Creates the first segment's manifest, if its objects are there: the one before it is published.
+    fn publish_first(&mut self) {
+        let previous_sha256 = self.standing.previous_sha256;
+        let Some(flight) = self.flights.front_mut() else { return };
+        let Stage::Stored(stored) = flight.stage.clone() else { return };
+        flight.stage = Stage::Publishing(stored.clone());
+        flight.draft.previous_sha256 = previous_sha256;
+        let (archive, index, draft) = (self.archive.clone(), self.index.clone(), flight.draft.clone());
+        self.running.spawn_blocking(move || {
+            let published = archive.publish_stored(draft, stored).map_err(CaptureError::from);
+            // Once more after a failure here, the archive answers with the segment that is there.
+            Done::Published(
+                published.and_then(|segment| {
+                    index.segment(&segment).map(|()| Box::new(segment)).map_err(CaptureError::from)
+                }),
+            )
         });
     }
 }
@@ -170,3 +312,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,9 +22,18 @@ pub(super) struct Batch {
     /// Their bytes, one after the other.
     pub(super) bytes: Vec<u8>,
     /// Where each event is in them.
-    pub(super) events: Vec<Range<usize>>,
+    pub(super) events: Vec<Received>,
     /// Its share of what may be read ahead.
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// An event of a batch.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// Where its bytes are.
+    pub(super) range: Range<usize>,
+    /// Whether the source waits for an acknowledgement.
+    pub(super) wants_ack: bool,
 }
 
 /// What comes from the source.
@@ -68,8 +77,9 @@ async fn fill(stream: &mut BinlogStream, batch: &mut Batch) -> Option<Result<(),
         match stream.next().await {
             Ok(Some(event)) => {
                 let start = batch.bytes.len();
-                batch.bytes.extend_from_slice(event);
-                batch.events.push(start..batch.bytes.len());
+                batch.bytes.extend_from_slice(event.bytes);
+                let wants_ack = event.wants_ack;
+                batch.events.push(Received { range: start..batch.bytes.len(), wants_ack });
             }
             Ok(None) => return Some(Ok(())),
             Err(error) => return Some(Err(error)),

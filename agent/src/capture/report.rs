@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::metrics;
+use super::watched::WatchedSource;
+use crate::config::AckPolicy;
 use crate::fsync;
 
 /// The file is written at most this often while only numbers change.
@@ -18,8 +21,10 @@ pub enum AgentState {
     Connecting,
     /// Events come in and segments go out.
     Streaming,
-    /// The store takes nothing; the source keeps its binlogs.
+    /// The store takes nothing; the spool takes what comes.
     Blocked,
+    /// The spool is full too, or its disk; the source keeps its binlogs.
+    Full,
     /// Ended when asked to; everything received is published.
     Stopped,
     /// Ended by an error.
@@ -46,8 +51,22 @@ pub struct AgentReport {
     pub position: Option<String>,
     /// When the last event was written, by the source's clock, seconds since 1970.
     pub last_event: Option<u32>,
+    /// The timeline that segments go to.
+    pub timeline: Option<u32>,
     /// Every transaction in the archive.
     pub stored_gtids: String,
+    /// Every transaction in the archive or, fsynced, in the spool.
+    pub spooled_gtids: String,
+    /// Bytes that the spool has on the disk.
+    pub spool_bytes: u64,
+    /// When the source is acknowledged to: `off`, `local`, `stored`.
+    pub ack: AckPolicy,
+    /// What the source does about acknowledgements, once known and if we give any.
+    pub semi_sync: Option<String>,
+    /// Whether commits on the source wait for acknowledgements; see `semi_sync`.
+    pub synchronous: Option<bool>,
+    /// The source as it was last looked at, once it was.
+    pub watched: Option<WatchedSource>,
     /// When the last segment was published, microseconds since 1970.
     pub last_segment_us: Option<u64>,
     /// Bytes received and not in the archive yet.
@@ -82,7 +101,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(state_dir: &Path, source: String) -> Self {
+    pub(super) fn new(state_dir: &Path, source: String, ack: AckPolicy) -> Self {
         let report = AgentReport {
             state: AgentState::Connecting,
             pid: std::process::id(),
@@ -92,7 +111,15 @@ impl Reporter {
             server_version: None,
             position: None,
             last_event: None,
+            timeline: None,
             stored_gtids: String::new(),
+            spooled_gtids: String::new(),
+            spool_bytes: 0,
+            ack,
+            semi_sync: None,
+            synchronous: None,
+            // Known from the last run: what changed meanwhile is told.
+            watched: AgentReport::read(state_dir).ok().flatten().and_then(|report| report.watched),
             last_segment_us: None,
             pending_bytes: 0,
             last_error: None,
@@ -117,6 +144,11 @@ impl Reporter {
         let bytes = serde_json::to_vec_pretty(&report).unwrap_or_default();
         if let Err(error) = fsync::write_atomic(&self.path, &bytes) {
             tracing::warn!(error = %error, path = %self.path.display(), "report not written");
+        }
+        if let Err(error) =
+            fsync::write_atomic(&self.path.with_file_name(metrics::FILE_NAME), metrics::text(&report).as_bytes())
+        {
+            tracing::warn!(error = %error, path = %self.path.display(), "metrics not written");
         }
         self.written = Some((Instant::now(), self.report.clone()));
     }

@@ -1,11 +1,11 @@
 //! Where a timeline of the archive ends: what the next segment follows.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
+use highwater_binlog::GtidSet;
 use highwater_catalog::{Inventory, Segment, Sha256Digest, Timeline, TimelineId};
 
-/// The end of a timeline.
+use super::tip::Tip;
+
+/// The end of a timeline, as far as it is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The timeline.
@@ -16,12 +16,6 @@ pub struct Standing {
     pub previous_sha256: Option<Sha256Digest>,
     /// Every transaction before the next segment.
     pub captured: GtidSet,
-    /// The last segment with transactions and all after it.
-    pub tail: Vec<Segment>,
-    /// Where the archive's bytes of each binlog end.
-    pub ends: BTreeMap<(ServerUuid, BinlogName), u64>,
-    /// Every server that segments came from.
-    pub servers: BTreeSet<ServerUuid>,
 }
 
 /// A timeline whose segments do not follow each other.
@@ -45,23 +39,21 @@ impl Standing {
             next_sequence: 0,
             previous_sha256: None,
             captured: timeline.starting_gtids.clone(),
-            tail: Vec::new(),
-            ends: BTreeMap::new(),
-            servers: BTreeSet::new(),
         }
     }
 
-    /// Of the archive's newest timeline; `None` when it has none yet.
+    /// Of the archive's newest timeline, with its tip; `None` when it has none yet.
     ///
     /// # Errors
     /// When a segment is missing or does not follow the one before it.
-    pub fn of(inventory: &Inventory) -> Result<Option<Self>, BrokenTimeline> {
+    pub fn of(inventory: &Inventory) -> Result<Option<(Self, Tip)>, BrokenTimeline> {
         let Some(timeline) = inventory.timelines.iter().max_by_key(|timeline| timeline.id) else { return Ok(None) };
-        let mut standing = Self::new(timeline);
+        let (mut standing, mut tip) = (Self::new(timeline), Tip::new(timeline));
         for segment in inventory.segments.iter().filter(|segment| segment.timeline == timeline.id) {
             standing.advance(segment)?;
+            tip.archived(segment);
         }
-        Ok(Some(standing))
+        Ok(Some((standing, tip)))
     }
 
     /// Takes the next segment into account.
@@ -70,6 +62,9 @@ impl Standing {
     /// When it does not follow.
     pub fn advance(&mut self, segment: &Segment) -> Result<(), BrokenTimeline> {
         let broken = |reason| BrokenTimeline { timeline: self.timeline, sequence: segment.sequence, reason };
+        if segment.timeline != self.timeline {
+            return Err(broken("it belongs to another timeline"));
+        }
         if segment.sequence != self.next_sequence {
             return Err(broken("its number is not the next"));
         }
@@ -80,21 +75,8 @@ impl Standing {
             return Err(broken("the transactions before it are others"));
         }
         self.next_sequence += 1;
-        self.previous_sha256 = Some(segment.object.plain_sha256);
+        self.previous_sha256 = Some(segment.plain_sha256);
         self.captured = self.captured.union(&segment.gtids_added);
-        if !segment.gtids_added.is_empty() {
-            self.tail.clear();
-        }
-        self.tail.push(segment.clone());
-        self.ends.insert((segment.server, segment.binlog.clone()), segment.end);
-        self.servers.insert(segment.server);
         Ok(())
-    }
-
-    /// Where the archive's bytes of each binlog of one server end.
-    #[must_use]
-    pub fn ends_of(&self, server: ServerUuid) -> BTreeMap<BinlogName, u64> {
-        let ends = self.ends.iter().filter(|((of, _), _)| *of == server);
-        ends.map(|((_, binlog), end)| (binlog.clone(), *end)).collect()
     }
 }

@@ -62,9 +62,9 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
 }
 
 fn open(config: Config) -> anyhow::Result<(Config, Archive, Capture, Inventory)> {
-    let login = config.source_login().context("password of the source")?;
+    let logins = config.source_logins().context("password of the source")?;
     let archive = Context::writing(&config)?;
-    let (capture, inventory) = Capture::open(&config, login, archive.clone())?;
+    let (capture, inventory) = Capture::open(&config, logins, archive.clone())?;
     Ok((config, archive, capture, inventory))
 }
 
@@ -88,5 +88,5 @@ fn newest_keys(inventory: &Inventory, server: ServerUuid) -> Option<BTreeSet<Str
 fn not_all_published() -> Failure {
     let seconds = STOP_DEADLINE.as_secs();
     Failure::new(Exit::Interrupted, format!("stopped, and the store did not take the last transactions in {seconds} s"))
-        .hint("nothing is lost while the source keeps its binlogs: the next start asks for them again")
+        .hint("they are in the spool: the next start publishes them")
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use highwater_catalog::Inventory;
 
 use super::catalog::Cache;
-use crate::archive::{Archive, Scan};
+use super::stores;
+use crate::archive::{Archive, Scan, catch_up};
 use crate::cli::ArchiveArgs;
-use crate::config::{Config, ConfigError, StoreConfig};
+use crate::config::{Config, ConfigError};
 use crate::fsync;
 use crate::seal::Identities;
-use crate::store::{DirectoryStore, ObjectStore, StoreError};
+use crate::store::{DirectoryStore, MirrorStore};
 
 /// How the command was called.
 #[derive(Debug, Clone)]
@@ -43,19 +44,39 @@ impl Context {
         Config::load(self.config.as_deref()).map(|(config, _)| config)
     }
 
-    /// The archive, for reading. `--store` makes the configuration unnecessary: one that lies around is not even read
-    /// then, only one that is named.
+    /// The archive, for reading, from whichever of the configured stores are there. `--store` makes the configuration
+    /// unnecessary: one that lies around is not even read then, only one that is named.
     pub fn reading(&self, args: &ArchiveArgs) -> anyhow::Result<Reading> {
-        let config = match (&args.store, &self.config) {
+        let config = self.reading_config(args)?;
+        let stores = match (&args.store, &config) {
+            (Some(folder), _) => MirrorStore::new(Arc::new(DirectoryStore::open(folder)?), Vec::new()),
+            (None, Some(config)) => stores::open_any(config)?,
+            (None, None) => return Err(ConfigError::None.into()),
+        };
+        Self::read_from(stores, config, args)
+    }
+
+    /// The archive in each of the stores, which must all be there.
+    pub(super) fn reading_each(&self, args: &ArchiveArgs) -> anyhow::Result<Vec<Reading>> {
+        let config = match (&args.store, self.reading_config(args)?) {
+            (None, Some(config)) if !config.copies.is_empty() => config,
+            _ => return Ok(vec![self.reading(args)?]),
+        };
+        Archive::open_mirrored(stores::open_all(&config)?, None)?;
+        let alone =
+            |place| Self::read_from(MirrorStore::new(stores::open(place)?, Vec::new()), Some(config.clone()), args);
+        config.stores().map(alone).collect()
+    }
+
+    fn reading_config(&self, args: &ArchiveArgs) -> anyhow::Result<Option<Config>> {
+        Ok(match (&args.store, &self.config) {
             (Some(_), None) => None,
             (Some(_), Some(path)) => Some(Config::load(Some(path))?.0),
             (None, _) => Some(self.config()?),
-        };
-        let store: Arc<dyn ObjectStore> = match (&args.store, &config) {
-            (Some(folder), _) => Arc::new(DirectoryStore::open(folder)?),
-            (None, Some(config)) => open_store(&config.store)?,
-            (None, None) => return Err(ConfigError::None.into()),
-        };
+        })
+    }
+
+    fn read_from(stores: MirrorStore, config: Option<Config>, args: &ArchiveArgs) -> anyhow::Result<Reading> {
         let configured = config.as_ref().and_then(|config| config.seal.identity_file.as_deref());
         let identities = match (&args.identity, configured) {
             (Some(path), _) => Some(Identities::read_file(path)?),
@@ -63,18 +84,28 @@ impl Context {
             (None, Some(path)) if path.exists() => Some(Identities::read_file(path)?),
             (None, _) => None,
         };
-        let archive = Archive::open(store, identities)?;
+        let archive = Archive::open_mirrored(stores, identities)?;
         Ok(Reading { archive, config })
     }
 
-    /// The archive of a configuration, for writing.
+    /// The archive of a configuration, for writing: its copies have all that the first store has.
     pub fn writing(config: &Config) -> anyhow::Result<Archive> {
-        let archive = Archive::open(open_store(&config.store)?, None)?;
+        let archive = Self::checked(config)?;
+        let sent = catch_up(&stores::open_all(config)?)?;
+        if sent > 0 {
+            tracing::info!(objects = sent, "copies of the archive lacked what an interrupted writer left to them");
+        }
+        Ok(archive)
+    }
+
+    /// The same before anything is written.
+    pub(super) fn checked(config: &Config) -> anyhow::Result<Archive> {
+        let archive = Archive::open_mirrored(stores::open_all(config)?, None)?;
         let archive = archive.for_writing(&config.service.parse()?, config.recipients()?)?;
         let scratch = config.scratch_dir();
         fsync::create_directories(&scratch)
             .map_err(|error| anyhow::Error::new(error).context(format!("make folder {}", scratch.display())))?;
-        Ok(archive.with_scratch(scratch))
+        Ok(archive.with_scratch(scratch).with_object_bytes_max(config.seal.object_bytes_max))
     }
 }
 
@@ -111,12 +142,5 @@ impl Reading {
             cache.learn(&scan.inventory);
         }
         Ok(scan)
-    }
-}
-
-/// The configured store.
-pub(super) fn open_store(config: &StoreConfig) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    match config {
-        StoreConfig::Directory { path } => Ok(Arc::new(DirectoryStore::open(path)?)),
     }
 }

@@ -5,11 +5,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, blocking_value, interrupted};
 use crate::capture::{check_settings, warnings};
-use crate::config::Config;
+use crate::config::{AckPolicy, Config};
 use crate::dump::check_privileges;
 use crate::exit::{Exit, Failure};
 use crate::render;
-use crate::source::Session;
+use crate::source::{SemiSyncState, Session};
 
 /// Runs it.
 pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
@@ -77,7 +77,7 @@ async fn all(context: &Context) -> anyhow::Result<Vec<Check>> {
 }
 
 fn archive(config: &Config) -> anyhow::Result<String> {
-    let archive = Context::writing(config)?;
+    let archive = Context::checked(config)?;
     let sealed = match archive.is_encrypted() {
         true => format!("sealed to {} keys", archive.repository().recipients.len()),
         false => "NOT encrypted: whoever reads the store reads every row".to_owned(),
@@ -94,7 +94,7 @@ async fn source(config: &Config, checks: &mut Vec<Check>) {
     let facts = session.facts().clone();
     let place = config.source_address();
     checks.push(Check::of("source", Ok(format!("{} at {place}, as {}", facts.version, session.account()))));
-    let fit = check_settings(&facts).map_err(anyhow::Error::from);
+    let fit = check_settings(&facts, config.capture.allow_positions).map_err(anyhow::Error::from);
     let warnings = warnings(&facts);
     checks.push(Check::of(
         "settings",
@@ -102,7 +102,30 @@ async fn source(config: &Config, checks: &mut Vec<Check>) {
     ));
     let may = check_privileges(session.conn()).await.map_err(anyhow::Error::from);
     checks.push(Check::of("privileges", may.map(|()| "enough for a complete dump".to_owned())));
+    if config.capture.ack != AckPolicy::Off {
+        let state = session.semi_sync().await.map_err(anyhow::Error::from);
+        checks.push(Check::of("semi-sync", state.and_then(semi_sync)));
+    }
     session.close().await;
+}
+
+/// Whether the source can wait for acknowledgements, which the configuration asks for.
+fn semi_sync(state: SemiSyncState) -> anyhow::Result<String> {
+    let unfit = |error: &str, hint: &str| Err(Failure::new(Exit::Failed, error).hint(hint).into());
+    match state {
+        SemiSyncState::Unavailable => unfit(
+            "capture.ack is set, and the source has no semi-sync plug-in",
+            "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'; SET PERSIST rpl_semi_sync_source_enabled = 1",
+        ),
+        SemiSyncState::Disabled => unfit(
+            "capture.ack is set, and the source does not wait for acknowledgements",
+            "SET PERSIST rpl_semi_sync_source_enabled = 1",
+        ),
+        SemiSyncState::Asynchronous { .. } => Ok("enabled; commits do not wait now: start the agent".to_owned()),
+        SemiSyncState::Synchronous { clients } => {
+            Ok(format!("commits wait for acknowledgements; {clients} replicas give them"))
+        }
+    }
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Session> {

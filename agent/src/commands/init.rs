@@ -7,15 +7,15 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::Context;
-use super::context::open_store;
-use crate::archive::{Archive, ArchiveError};
+use super::stores;
+use crate::archive::{Archive, ArchiveError, catch_up, make_copy};
 use crate::cli::InitArgs;
 use crate::config::{Config, StoreConfig};
 use crate::exit::{Exit, Failure};
 use crate::fsync;
 use crate::render;
 use crate::seal::NewIdentity;
-use crate::store::DirectoryStore;
+use crate::store::{DirectoryStore, MirrorStore, ObjectStore};
 
 /// The identity's file, beside the configuration.
 const IDENTITY_FILE: &str = "highwater-identity.txt";
@@ -145,7 +145,7 @@ fn unusable(store: &Path) -> anyhow::Result<Option<ArchiveError>> {
     match Archive::open(opened.clone(), None) {
         Ok(_) => Ok(Some(ArchiveError::ExistsAlready { store: store.display().to_string() })),
         Err(ArchiveError::NoArchive { .. }) => {
-            let first = crate::store::ObjectStore::list(&*opened, None)?.into_iter().next();
+            let first = opened.list(None)?.into_iter().next();
             Ok(first.map(|first| ArchiveError::NotEmpty {
                 store: store.display().to_string(),
                 object: first.key.to_string(),
@@ -156,18 +156,44 @@ fn unusable(store: &Path) -> anyhow::Result<Option<ArchiveError>> {
 }
 
 fn make_archive(config: &Config, report: &mut Report) -> anyhow::Result<()> {
-    let StoreConfig::Directory { path } = &config.store;
-    DirectoryStore::create_root(path)?;
-    let store = open_store(&config.store)?;
+    for StoreConfig::Directory { path } in config.stores() {
+        DirectoryStore::create_root(path)?;
+    }
+    let store = stores::open(&config.store)?;
+    let stores = stores::open_all(config)?;
+    refuse_second_archive(&stores)?;
     let recipients = config.recipients()?;
-    let place = format!("of service {} in {}", config.service, path.display());
+    let place = |store: &dyn ObjectStore| format!("of service {} in {}", config.service, store.describe());
     match Archive::create(store.clone(), config.service.parse()?, recipients.clone()) {
-        Ok(_) => report.made("archive", place),
+        Ok(_) => report.made("archive", place(&*store)),
         Err(ArchiveError::ExistsAlready { .. }) => {
-            Archive::open(store, None)?.for_writing(&config.service.parse()?, recipients)?;
-            report.kept("archive", place);
+            Archive::open(store.clone(), None)?.for_writing(&config.service.parse()?, recipients)?;
+            report.kept("archive", place(&*store));
         }
         Err(error) => return Err(error.into()),
+    }
+    for copy in stores.copies() {
+        match make_copy(&stores, copy)? {
+            true => report.made("copy", place(copy)),
+            false => report.kept("copy", place(copy)),
+        }
+    }
+    catch_up(&stores)?;
+    Ok(())
+}
+
+/// A first store that is empty while a copy is not has lost everything: a new archive there would be another one.
+fn refuse_second_archive(stores: &MirrorStore) -> anyhow::Result<()> {
+    if Archive::is_in(stores.first())? {
+        return Ok(());
+    }
+    for copy in stores.copies() {
+        if Archive::is_in(copy)? {
+            let (empty, full) = (stores.first().describe(), copy.describe());
+            let error = format!("{empty} holds no archive, and its copy in {full} does");
+            let hint = format!("make {full} the [store] and {empty} one of [[copies]]: init fills it");
+            return Err(Failure::new(Exit::Failed, error).hint(hint).into());
+        }
     }
     Ok(())
 }
@@ -207,6 +233,11 @@ tls = \"verify-identity\"
 [store]
 kind = \"directory\"
 path = {store}
+
+# Further stores, each a full copy: what is not in all of them does not count as stored. `highwater init` fills a new one.
+# [[copies]]
+# kind = \"directory\"
+# path = \"/mnt/nas/orders\"
 
 [seal]
 # age public keys; each of their identities opens everything.

@@ -65,8 +65,9 @@ fn segment_json(segment: &Segment) -> Value {
         "events": segment.events,
         "first_commit": time(segment.first_commit),
         "last_commit": time(segment.last_commit),
-        "stored_bytes": segment.object.stored_size,
-        "sha256": segment.object.plain_sha256.to_string(),
+        "objects": segment.objects.len(),
+        "stored_bytes": segment.stored_size(),
+        "sha256": segment.plain_sha256.to_string(),
     })
 }
 
@@ -155,7 +156,7 @@ fn segments_table(segments: &[Segment]) -> Table {
             segment.start.to_string(),
             segment.end.to_string(),
             segment.transactions.to_string(),
-            render::bytes(segment.object.stored_size),
+            render::bytes(segment.stored_size()),
             segment.last_commit.map_or_else(|| "-".to_owned(), render::local_time),
             segment.gtids_added.to_string(),
         ]);

@@ -107,7 +107,7 @@ fn bar(progress: Progress) -> ProgressBar {
 
 fn as_text(report: &RestoreReport) -> String {
     let plan = &report.plan;
-    let binlog: u64 = plan.segments.iter().map(|segment| segment.object.plain_size).sum();
+    let binlog: u64 = plan.segments.iter().map(|segment| segment.plain_size()).sum();
     let mut lines = vec![
         format!("point        {}, timeline {}", plan.stop.point, plan.stop.timeline),
         format!("dump         {}, {} files", plan.dump.id, plan.dump.files.len()),

@@ -39,6 +39,11 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> 
         let hint = "points inside the gap cannot be restored; a new full dump protects from now on";
         return Err(Failure::new(Exit::Unreachable, break_text(broken)).hint(hint).into());
     }
+    if let Some(branch) = status.unprotected() {
+        let hint =
+            "the agent takes a full dump by itself: see its log; points before the break are restored with --timeline";
+        return Err(Failure::new(Exit::Unreachable, branch.text()).hint(hint).into());
+    }
     Ok(Exit::Done)
 }
 
@@ -85,15 +90,20 @@ fn agent_text(report: &AgentReport) -> String {
     let state = match report.state {
         AgentState::Connecting => "connecting",
         AgentState::Streaming => "streaming",
-        AgentState::Blocked => "BLOCKED: the store takes nothing",
+        AgentState::Blocked => "BLOCKED: the store takes nothing, the spool takes what comes",
+        AgentState::Full => "FULL: no room for the spool, the source is not read",
         AgentState::Stopped => "stopped",
         AgentState::Failed => "FAILED",
     };
     let at = report.position.as_ref().map(|position| format!(", received {position}")).unwrap_or_default();
     let pending = format!(", {} not in the store yet", render::bytes(report.pending_bytes));
     let said = render::duration(now().0.saturating_sub(report.updated_us) / 1_000_000);
+    let ack = report.semi_sync.as_ref().map(|state| format!(", semi-sync {state}")).unwrap_or_default();
+    let purge = report.watched.as_ref().and_then(|watched| watched.purge_in_seconds);
+    let purge = purge.map(|seconds| format!(", purged at the source in {}", render::duration(seconds)));
+    let purge = purge.unwrap_or_default();
     let error = report.last_error.as_ref().map(|error| format!("; last error: {error}")).unwrap_or_default();
-    format!("{state}{at}{pending}, said {said} ago{error}")
+    format!("{state}{at}{pending}{purge}{ack}, said {said} ago{error}")
 }
 
 fn as_text(status: &Status, agent: Option<&AgentReport>) -> String {
@@ -106,6 +116,8 @@ fn as_text(status: &Status, agent: Option<&AgentReport>) -> String {
     }
     if let Some(agent) = agent {
         lines.push(format!("agent        {}", agent_text(agent)));
+        let watched = agent.watched.iter().flat_map(|watched| &watched.warnings);
+        lines.extend(watched.map(|warning| format!("SOURCE       {warning}")));
     }
     if let Some(dump) = &status.last_dump {
         let age = status.dump_age_seconds.map(render::duration).unwrap_or_default();
@@ -122,6 +134,9 @@ fn as_text(status: &Status, agent: Option<&AgentReport>) -> String {
         lines.push(format!("keys         {count} of server {server}, sealed {taken}"));
     }
     status.windows.iter().for_each(|window| window_lines(window, &mut lines));
+    for branch in status.branches.iter().filter(|branch| branch.has_dump) {
+        lines.push(format!("BREAK        {}, {}", branch.text(), render::local_time(branch.timeline.created)));
+    }
     status.warnings().iter().for_each(|warning| lines.push(format!("WARNING      {warning}")));
     status.problems().iter().for_each(|problem| lines.push(format!("PROBLEM      {problem}")));
     lines.join("\n") + "\n"
@@ -172,6 +187,13 @@ fn as_json(status: &Status) -> Value {
             "time": window.last_commit.map(|time| time.to_string()),
         })),
         "timelines": status.windows.iter().map(window_json).collect::<Value>(),
+        "breaks": status.branches.iter().map(|branch| json!({
+            "timeline": branch.timeline.id.0,
+            "parent": branch.timeline.parent.map(|parent| parent.0),
+            "reason": branch.timeline.reason,
+            "time": branch.timeline.created.to_string(),
+            "has_dump": branch.has_dump,
+        })).collect::<Value>(),
         "warnings": status.warnings(),
         "problems": status.problems(),
     })

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use highwater_catalog::{Difference, Inventory, ManifestName, differences, windows};
+use highwater_catalog::{Difference, Inventory, ManifestName, Segment, differences, windows};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::Context;
-use crate::archive::{Archive, ArchiveError, Scan, StoredFacts};
+use crate::archive::{Archive, ArchiveError, CopyError, Scan, SegmentDigest, StoredFacts};
 use crate::cli::VerifyArgs;
 use crate::exit::{Exit, Failure};
 use crate::operate::status::break_text;
@@ -15,18 +15,54 @@ use crate::render;
 
 /// Runs it.
 pub(super) fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Exit> {
-    let reading = context.reading(&args.archive)?;
-    let archive = &reading.archive;
-    let scan = archive.scan(&Inventory::default())?;
-    let lost = reading.cache().map(|cache| lost(cache.known(), &scan)).unwrap_or_default();
-    let mut outcome = Outcome::of(archive, scan)?;
-    outcome.damage.extend(lost);
-    if context.json() {
-        render::print_json(&outcome.as_json())?;
-    } else {
-        render::print(&outcome.as_text())?;
+    let mut outcomes = Vec::new();
+    for reading in context.reading_each(&args.archive)? {
+        let archive = &reading.archive;
+        let scan = archive.scan(&Inventory::default())?;
+        let lost = reading.cache().map(|cache| lost(cache.known(), &scan)).unwrap_or_default();
+        let mut outcome = Outcome::of(archive, scan)?;
+        outcome.damage.extend(lost);
+        if !context.json() {
+            render::print(&outcome.as_text())?;
+        }
+        outcomes.push(outcome);
     }
-    outcome.verdict()
+    if context.json() {
+        render::print_json(&as_json(&outcomes))?;
+    }
+    verdict(&outcomes)
+}
+
+/// The first store's, with those of its copies.
+fn as_json(outcomes: &[Outcome]) -> serde_json::Value {
+    let mut all = outcomes.iter().map(Outcome::as_json);
+    let mut first = all.next().unwrap_or_default();
+    first["copies"] = all.collect();
+    first
+}
+
+/// The worst: damage before gaps, wherever it is.
+fn verdict(outcomes: &[Outcome]) -> anyhow::Result<Exit> {
+    let told = |outcome: &Outcome, text: &String| match outcomes.len() {
+        1 => text.clone(),
+        _ => format!("{}: {text}", outcome.store),
+    };
+    let all = |found: fn(&Outcome) -> &Vec<String>| -> Vec<String> {
+        outcomes.iter().flat_map(|outcome| found(outcome).iter().map(move |text| told(outcome, text))).collect()
+    };
+    let (damage, gaps) = (all(|outcome| &outcome.damage), all(|outcome| &outcome.gaps));
+    let others = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+    if let Some(first) = damage.first() {
+        let error = format!("{first}{}", others(damage.len()));
+        let hint = "bring what is damaged back from another copy of the store, and take a new dump now";
+        return Err(Failure::new(Exit::Damaged, error).hint(hint).into());
+    }
+    if let Some(first) = gaps.first() {
+        let error = format!("{first}{}", others(gaps.len()));
+        let hint = "points inside a gap cannot be restored; `highwater status` shows those that can";
+        return Err(Failure::new(Exit::Unreachable, error).hint(hint).into());
+    }
+    Ok(Exit::Done)
 }
 
 /// What the local catalog remembers and the store no longer has: the store was cut short or put back.
@@ -83,19 +119,32 @@ impl Outcome {
     fn check_all(&mut self, archive: &Archive, inventory: &Inventory, bar: &ProgressBar) -> Result<(), ArchiveError> {
         for segment in &inventory.segments {
             self.segments += 1;
-            self.take(check(archive, &StoredFacts::of_segment(segment), self.unsealed), bar)?;
+            self.check_segment(archive, segment, bar)?;
         }
         for dump in &inventory.dumps {
             for file in &dump.files {
                 self.dump_files += 1;
-                self.take(check(archive, &StoredFacts::of_dump_file(dump, file), self.unsealed), bar)?;
+                self.take(check(archive, &StoredFacts::of_dump_file(dump, file), self.unsealed, None), bar)?;
             }
         }
         for keys in &inventory.keys {
             self.key_bundles += 1;
-            self.take(check(archive, &StoredFacts::of_keys(keys), self.unsealed), bar)?;
+            self.take(check(archive, &StoredFacts::of_keys(keys), self.unsealed, None), bar)?;
         }
         Ok(())
+    }
+
+    /// Each object, and if all are sound, that they are the segment together.
+    fn check_segment(&mut self, archive: &Archive, segment: &Segment, bar: &ProgressBar) -> Result<(), ArchiveError> {
+        let damage_before = self.damage.len();
+        let mut whole = SegmentDigest::of(segment);
+        for facts in StoredFacts::of_segment(segment) {
+            self.take(check(archive, &facts, self.unsealed, whole.as_mut()), bar)?;
+        }
+        match whole.filter(|_| self.unsealed && self.damage.len() == damage_before) {
+            Some(whole) => self.take(whole.prove().map(|()| 0), bar),
+            None => Ok(()),
+        }
     }
 
     /// Keeps damage and goes on; anything else (a wrong identity, a store that is gone) ends the run.
@@ -151,38 +200,31 @@ impl Outcome {
             "orphans": self.orphans,
         })
     }
-
-    fn verdict(&self) -> anyhow::Result<Exit> {
-        let others = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-        if let Some(first) = self.damage.first() {
-            let error = format!("{first}{}", others(self.damage.len()));
-            let hint = "bring what is damaged back from another copy of the store, and take a new dump now";
-            return Err(Failure::new(Exit::Damaged, error).hint(hint).into());
-        }
-        if let Some(first) = self.gaps.first() {
-            let error = format!("{first}{}", others(self.gaps.len()));
-            let hint = "points inside a gap cannot be restored; `highwater status` shows those that can";
-            return Err(Failure::new(Exit::Unreachable, error).hint(hint).into());
-        }
-        Ok(Exit::Done)
-    }
 }
 
 /// Every data object that a manifest names.
 fn objects_of(inventory: &Inventory) -> Vec<StoredFacts> {
-    let segments = inventory.segments.iter().map(StoredFacts::of_segment);
+    let segments = inventory.segments.iter().flat_map(StoredFacts::of_segment);
     let file = |dump| move |file| StoredFacts::of_dump_file(dump, file);
     let files = inventory.dumps.iter().flat_map(|dump| dump.files.iter().map(file(dump)));
     let keys = inventory.keys.iter().map(StoredFacts::of_keys);
     segments.chain(files).chain(keys).collect()
 }
 
-/// Proves one object and returns its stored size.
-fn check(archive: &Archive, facts: &StoredFacts, unseal: bool) -> Result<u64, ArchiveError> {
-    if unseal {
-        archive.read_object(facts)?.check()?;
-    } else {
-        archive.check_stored(facts)?;
+/// Proves one object and returns its stored size. Its plain bytes, if they are unsealed, are part of `whole`.
+fn check(
+    archive: &Archive,
+    facts: &StoredFacts,
+    unseal: bool,
+    whole: Option<&mut SegmentDigest>,
+) -> Result<u64, ArchiveError> {
+    match (unseal, whole) {
+        (false, _) => archive.check_stored(facts)?,
+        (true, None) => drop(archive.read_object(facts)?.check()?),
+        (true, Some(whole)) => drop(archive.read_object(facts)?.copy_to(whole).map_err(|error| match error {
+            CopyError::Object(error) => error,
+            CopyError::Sink(source) => ArchiveError::Read { object: facts.key().to_owned(), source },
+        })?),
     }
     Ok(facts.stored_size())
 }

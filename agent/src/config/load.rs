@@ -101,11 +101,14 @@ impl Config {
     fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         resolve(&mut self.state_dir);
-        match &mut self.store {
-            StoreConfig::Directory { path } => resolve(path),
+        for store in std::iter::once(&mut self.store).chain(&mut self.copies) {
+            match store {
+                StoreConfig::Directory { path } => resolve(path),
+            }
         }
         self.source.socket.iter_mut().for_each(resolve);
         self.source.ca.iter_mut().for_each(resolve);
+        self.capture.spool_keyring.iter_mut().for_each(resolve);
         self.seal.identity_file.iter_mut().for_each(resolve);
         self.keyring.files.iter_mut().for_each(resolve);
         if let Some(crate::secret::SecretPlace::File(path)) = &mut self.source.password {
@@ -132,12 +135,30 @@ impl Config {
         if self.source.server_id == 0 {
             return Err(("source.server_id", "0 is no replica's id".to_owned()));
         }
+        for (index, copy) in self.copies.iter().enumerate() {
+            if self.stores().take(index + 1).any(|before| before == copy) {
+                let StoreConfig::Directory { path } = copy;
+                return Err(("copies", format!("{} is named twice", path.display())));
+            }
+        }
         self.recipients().map_err(|error| ("seal.recipients", error.to_string()))?;
         self.dump_schedule().map_err(|error| ("dump.schedule", error.to_string()))?;
+        within("seal.object_bytes_max", self.seal.object_bytes_max, 64 << 10, 1 << 30)?;
         let capture = &self.capture;
         within("capture.segment_age_seconds", capture.segment_age_seconds, 1, 3600)?;
         within("capture.segment_bytes_max", capture.segment_bytes_max, 64 << 10, 1 << 30)?;
-        within("capture.heartbeat_seconds", capture.heartbeat_seconds, 1, 300)
+        within("capture.heartbeat_seconds", capture.heartbeat_seconds, 1, 300)?;
+        within("capture.spool_bytes_max", capture.spool_bytes_max, 64 << 20, i64::MAX.unsigned_abs())?;
+        within("capture.replica_lag_seconds_max", capture.replica_lag_seconds_max, 0, 86_400)?;
+        let wrong = |text: &&String| {
+            let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
+            let port = text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok());
+            host.is_empty() || host.contains(['/', '@', ' ']) || !port
+        };
+        match self.source.failover.iter().find(wrong) {
+            Some(text) => Err(("source.failover", format!("`{text}` is no host or host:port"))),
+            None => Ok(()),
+        }
     }
 }
 

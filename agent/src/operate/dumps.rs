@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use anyhow::Context;
 use highwater_catalog::{Micros, TimelineId};
 use jiff::Zoned;
 use tokio::sync::watch;
@@ -39,8 +40,8 @@ pub async fn run(
     let mut pause = RETRY_FIRST;
     let work = async {
         loop {
-            let Some(timeline) = due(&schedule, &dumped, &mut running).await else { return };
-            match dump(&config, &archive, &index, timeline).await {
+            let Some(Running { timeline, host, .. }) = due(&schedule, &dumped, &mut running).await else { return };
+            match dump(&config, &archive, &index, timeline, host).await {
                 Ok(()) => {
                     dumped.insert(timeline);
                     pause = RETRY_FIRST;
@@ -67,21 +68,21 @@ pub async fn run(
     }
 }
 
-/// Waits until a dump is due and returns its timeline; `None` when capture has ended.
+/// Waits until a dump is due and returns what it is of; `None` when capture has ended.
 async fn due(
     schedule: &Option<Schedule>,
     dumped: &BTreeSet<TimelineId>,
     running: &mut watch::Receiver<Option<Running>>,
-) -> Option<TimelineId> {
+) -> Option<Running> {
     let mut next = schedule.as_ref().and_then(|schedule| schedule.next_after(&Zoned::now()));
     loop {
-        let timeline = running.borrow_and_update().as_ref().map(|running| running.timeline);
-        if let Some(timeline) = timeline {
-            if !dumped.contains(&timeline) {
-                return Some(timeline);
+        let found = running.borrow_and_update().clone();
+        if let Some(found) = found {
+            if !dumped.contains(&found.timeline) {
+                return Some(found);
             }
             if next.as_ref().is_some_and(|next| *next <= Zoned::now()) {
-                return Some(timeline);
+                return Some(found);
             }
         }
         tokio::select! {
@@ -95,10 +96,17 @@ async fn due(
     }
 }
 
-async fn dump(config: &Config, archive: &Archive, index: &Index, timeline: TimelineId) -> anyhow::Result<()> {
+async fn dump(
+    config: &Config,
+    archive: &Archive,
+    index: &Index,
+    timeline: TimelineId,
+    host: usize,
+) -> anyhow::Result<()> {
     let reader = config.clone();
     // Read each time: passwords are changed.
-    let login = spawn_blocking(move || reader.source_login()).await??;
+    let logins = spawn_blocking(move || reader.source_logins()).await??;
+    let login = logins.into_iter().nth(host).context("the source's login")?;
     tracing::info!(timeline = %timeline, "dump begins");
     let taken = take(&login, archive, &DumpOptions::new(timeline), &|_| {}).await?;
     let index = index.clone();
@@ -118,7 +126,7 @@ mod tests {
 
     fn running(timeline: u32) -> Option<Running> {
         let server = "3e11fa47-71ca-11e1-9e33-c80aa9429562".parse().unwrap();
-        Some(Running { timeline: TimelineId(timeline), server })
+        Some(Running { timeline: TimelineId(timeline), server, host: 0 })
     }
 
     #[tokio::test]
@@ -129,7 +137,7 @@ mod tests {
         tokio::pin!(wait);
         assert!(tokio::time::timeout(Duration::from_millis(20), &mut wait).await.is_err());
         sender.send_replace(running(2));
-        assert_eq!(wait.await, Some(TimelineId(2)));
+        assert_eq!(wait.await, running(2));
     }
 
     #[tokio::test]
@@ -140,7 +148,7 @@ mod tests {
         tokio::pin!(wait);
         assert!(tokio::time::timeout(Duration::from_millis(20), &mut wait).await.is_err());
         sender.send_replace(running(2));
-        assert_eq!(wait.await, Some(TimelineId(2)));
+        assert_eq!(wait.await, running(2));
     }
 
     #[tokio::test]

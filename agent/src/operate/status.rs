@@ -1,6 +1,6 @@
 //! What state an archive is in.
 
-use highwater_catalog::{Break, Dump, Inventory, KeyGeneration, Micros, Repository, Window, windows};
+use highwater_catalog::{Break, Dump, Inventory, KeyGeneration, Micros, Repository, Timeline, Window, windows};
 
 /// The state, as far as the store tells it.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Status {
     pub store: String,
     /// The newest timeline first.
     pub windows: Vec<Window>,
+    /// Where the source did not continue the archive, oldest first.
+    pub branches: Vec<Branch>,
     /// The newest dump.
     pub last_dump: Option<Dump>,
     /// Key bundles, by server and generation.
@@ -23,6 +25,27 @@ pub struct Status {
     pub dump_age_seconds: Option<u64>,
 }
 
+/// A timeline that began because the source did not continue the one before it.
+#[derive(Debug)]
+pub struct Branch {
+    /// The timeline, its parent, the reason and the time.
+    pub timeline: Timeline,
+    /// Whether it has a full dump: then everything since can be restored.
+    pub has_dump: bool,
+}
+
+impl Branch {
+    /// Said to people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Timeline { id, reason, .. } = &self.timeline;
+        match self.has_dump {
+            true => format!("timeline {id} began with a {reason}"),
+            false => format!("timeline {id} began with a {reason}; it has no full dump yet"),
+        }
+    }
+}
+
 impl Status {
     /// Works it out from what the store lists.
     #[must_use]
@@ -31,7 +54,12 @@ impl Status {
         let windows = windows(inventory);
         let last_dump = inventory.dumps.iter().max_by_key(|dump| dump.finished).cloned();
         let newest = windows.first().and_then(|window| window.last_commit);
+        let has_dump = |id| inventory.dumps.iter().any(|dump| dump.timeline == id);
+        let branched = inventory.timelines.iter().filter(|timeline| timeline.parent.is_some());
+        let branches =
+            branched.map(|timeline| Branch { has_dump: has_dump(timeline.id), timeline: timeline.clone() }).collect();
         Self {
+            branches,
             repository,
             store,
             newest_age_seconds: newest.map(age),
@@ -56,10 +84,17 @@ impl Status {
         for window in &self.windows {
             problems.extend(window.breaks.iter().map(break_text));
         }
+        problems.extend(self.unprotected().map(Branch::text));
         if self.last_dump.is_none() {
             problems.push("no full dump: nothing can be restored yet".to_owned());
         }
         problems
+    }
+
+    /// The newest timeline, if it began with a break and has no full dump: nothing of it can be restored yet.
+    #[must_use]
+    pub fn unprotected(&self) -> Option<&Branch> {
+        self.branches.last().filter(|branch| !branch.has_dump)
     }
 
     /// What should be changed although everything can be restored.

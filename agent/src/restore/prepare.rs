@@ -43,7 +43,7 @@ pub(crate) fn read_everything(
 ) -> Result<ReplayFacts, RestoreFailure> {
     let plan = &prepared.plan;
     let of_dump: u64 = plan.dump.files.iter().map(|file| file.object.plain_size).sum();
-    let of_segments: u64 = plan.segments.iter().map(|segment| segment.object.plain_size).sum();
+    let of_segments: u64 = plan.segments.iter().map(|segment| segment.plain_size()).sum();
     let total = of_dump + of_segments;
     let mut done = 0;
     for file in &plan.dump.files {

@@ -32,7 +32,7 @@ const SWITCHES_MAX: u32 = 1;
 
 /// Ways to prove a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Plugin {
+pub(super) enum Plugin {
     CachingSha2,
     Native,
 }
@@ -203,7 +203,7 @@ fn login_start(capabilities: u32) -> Vec<u8> {
 }
 
 /// Reads an `AuthSwitchRequest` after its first byte, or names the plugin that we do not speak.
-fn auth_switch(rest: &[u8]) -> Result<(Plugin, [u8; NONCE_LEN]), String> {
+pub(super) fn auth_switch(rest: &[u8]) -> Result<(Plugin, [u8; NONCE_LEN]), String> {
     if rest.is_empty() {
         return Err("mysql_old_password".to_owned());
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use highwater_binlog::BinlogPosition;
+
 /// A failure with one server.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -93,6 +95,12 @@ pub enum ServerError {
         /// The server's text.
         message: String,
     },
+    /// A position that servers cannot be asked for: the command that asks for one has 32 bits for it.
+    #[error("{position} is beyond the 4 GiB that a binlog can be asked for by position")]
+    PositionTooLarge {
+        /// Binlog and offset.
+        position: BinlogPosition,
+    },
     /// The server answered a statement with an error.
     #[error("{statement}: {message} (error {code})")]
     Statement {
@@ -171,6 +179,7 @@ impl ServerError {
             | Self::Unfit { .. }
             | Self::Version { .. }
             | Self::BinlogUnavailable { .. }
+            | Self::PositionTooLarge { .. }
             | Self::Protocol { .. }
             | Self::PrivateSocket { .. } => Retry::Never,
         }
@@ -208,6 +217,9 @@ impl ServerError {
                 "compare the server's gtid_purged with the archive's: what is in between is missing for good unless \
                  another replica still has it"
                     .to_owned()
+            }
+            Self::PositionTooLarge { .. } => {
+                "set gtid_mode = ON on the source: by GTIDs a stream starts anywhere".to_owned()
             }
             Self::Statement { .. } | Self::Lost { .. } | Self::Silent { .. } | Self::Protocol { .. } => return None,
             Self::PrivateSocket { .. } => "set TMPDIR to a writable folder".to_owned(),

@@ -25,7 +25,7 @@ pub(super) struct PacketIo<S> {
     silence_max: Option<Duration>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
+impl<S: AsyncRead> PacketIo<S> {
     /// Over `stream`, from a command's first packet on.
     pub(super) fn new(stream: S) -> Self {
         Self { stream: BufReader::with_capacity(256 << 10, stream), sequence: 0, silence_max: None }
@@ -56,11 +56,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
     pub(super) fn get_ref(&self) -> &S {
         self.stream.get_ref()
     }
+}
 
+impl<S: AsyncRead + Unpin> PacketIo<S> {
     /// Reads the next payload into `payload`, replacing what it has; longer than `limit` is an `InvalidData` error.
     pub(super) async fn read(&mut self, payload: &mut Vec<u8>, limit: usize) -> io::Result<()> {
+        self.read_within(payload, limit, |_| limit).await
+    }
+
+    /// Like [`Self::read`]; a payload that spans packets may say in its first one how long it is to become.
+    pub(super) async fn read_within(
+        &mut self,
+        payload: &mut Vec<u8>,
+        limit: usize,
+        announced: impl Fn(&[u8]) -> usize,
+    ) -> io::Result<()> {
         payload.clear();
         loop {
+            let limit = if payload.is_empty() { limit } else { limit.min(announced(payload)) };
             let mut header = [0u8; HEADER_LEN];
             self.fill(&mut header).await?;
             let [a, b, c, sequence] = header;
@@ -104,7 +117,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
             _ => false,
         }
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
     /// Writes `payload` as the next packet of this exchange.
     pub(super) async fn write(&mut self, payload: &[u8]) -> io::Result<()> {
         let mut rest = payload;
@@ -163,6 +178,28 @@ mod tests {
         let error = PacketIo::new(ours).read(&mut got, 1000).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(got.capacity() < 1000);
+    }
+
+    #[tokio::test]
+    async fn memory_grows_with_what_arrives_and_not_with_what_is_announced() {
+        let (mut peer, ours) = tokio::io::duplex(64);
+        peer.write_all(&[0xfe, 0xff, 0xff, 0, 1, 2, 3]).await.unwrap();
+        drop(peer);
+        let mut got = Vec::new();
+        let error = PacketIo::new(ours).read(&mut got, 1 << 30).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(got.capacity() <= READ_STEP, "{}", got.capacity());
+    }
+
+    #[tokio::test]
+    async fn continuations_end_where_the_first_packet_says() {
+        let mut wire = vec![0xff, 0xff, 0xff, 0];
+        wire.resize(4 + SPLIT_LEN, 7);
+        wire.extend_from_slice(&[0xff, 0xff, 0xff, 1]);
+        let mut got = Vec::new();
+        let mut io = PacketIo::new(wire.as_slice());
+        let error = io.read_within(&mut got, 1 << 30, |_| SPLIT_LEN + 5).await.unwrap_err();
+        assert_eq!((error.kind(), got.len()), (io::ErrorKind::InvalidData, SPLIT_LEN));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater_binlog::{BinlogName, EVENT_LEN_MAX, GtidSet, ServerUuid};
+use highwater_binlog::{BinlogName, BinlogPosition, GtidSet, ServerUuid};
 use tokio::time::timeout;
 
 use super::auth::{self, lost};
@@ -10,21 +10,28 @@ use super::error::ServerError;
 use super::greeting::server_error;
 use super::packet::PacketIo;
 use super::session::quoted_account;
+use super::stream::BinlogStream;
 use super::transport::{CONNECT_TIMEOUT, Transport};
 use crate::server::ServerLogin;
 
 /// No answer to our few statements comes near this many bytes.
 const ANSWER_LEN_MAX: usize = 64 << 10;
 
-/// A packet of the stream is one status byte and an event.
-const EVENT_PACKET_LEN_MAX: u64 = EVENT_LEN_MAX + 1;
-
-/// What is waited for beyond two heartbeats before a source counts as gone.
-const SILENCE_SLACK: Duration = Duration::from_secs(5);
+/// A source that sends nothing for two heartbeats counts as gone, but never before this: machines stall that long.
+const SILENCE_MIN: Duration = Duration::from_secs(3);
 
 /// `USE_HEARTBEAT_EVENT_V2` in `sql/rpl_constants.h` (8.0.26): heartbeats with the file and a 64-bit position. Older servers
 /// do not look at it.
 const HEARTBEAT_V2: u16 = 0x2;
+
+/// Whether we ask the source to wait for our acknowledgements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SemiSync {
+    /// No: it never waits for us.
+    Off,
+    /// Yes. Whether it does depends on its plug-in and settings: [`super::Session::semi_sync`] tells.
+    Requested,
+}
 
 /// How we present ourselves to the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,28 +77,46 @@ impl ReplicationClient {
     /// (`Binlog_sender::check_start_file`), so that they differ from the file. With a binlog it checks neither that
     /// `have` contains what it has purged nor that it is part of what it has executed: that is up to the caller.
     pub async fn dump_gtid(
-        mut self,
+        self,
         identity: &ReplicaIdentity,
         have: &GtidSet,
         from: Option<&BinlogName>,
+        semi_sync: SemiSync,
     ) -> Result<BinlogStream, ServerError> {
-        let nanos = identity.heartbeat.as_nanos();
-        let uuid = identity.uuid;
-        // Servers before 8.0.26 know the old names alone; setting a user variable never fails.
-        for statement in [
-            format!("SET @source_heartbeat_period = {nanos}, @master_heartbeat_period = {nanos}"),
-            "SET @source_binlog_checksum = 'CRC32', @master_binlog_checksum = 'CRC32'".to_owned(),
-            format!("SET @replica_uuid = '{uuid}', @slave_uuid = '{uuid}'"),
-        ] {
+        let request = dump_gtid_request(identity.server_id, have, from)
+            .ok_or_else(|| self.protocol("GTID set too long to send"))?;
+        self.dump(identity, &request, semi_sync).await
+    }
+
+    /// Asks for what stands in a binlog from a position on, and in the binlogs after it. Except at the start of the
+    /// binlog, the source sends its format description first, with its position and creation time set to 0.
+    ///
+    /// The source trusts that the position is where an event starts; an offset over 32 bits cannot be asked for.
+    pub async fn dump_position(
+        self,
+        identity: &ReplicaIdentity,
+        from: &BinlogPosition,
+        semi_sync: SemiSync,
+    ) -> Result<BinlogStream, ServerError> {
+        let request = dump_position_request(identity.server_id, from)
+            .ok_or_else(|| ServerError::PositionTooLarge { position: from.clone() })?;
+        self.dump(identity, &request, semi_sync).await
+    }
+
+    async fn dump(
+        mut self,
+        identity: &ReplicaIdentity,
+        request: &[u8],
+        semi_sync: SemiSync,
+    ) -> Result<BinlogStream, ServerError> {
+        for statement in preparation(identity, semi_sync) {
             self.command(0x03, statement.as_bytes(), "prepare replication").await?;
         }
         self.register(identity).await?;
-        let request =
-            dump_request(identity.server_id, have, from).ok_or_else(|| self.protocol("GTID set too long to send"))?;
-        self.io.command(&request).await.map_err(|source| lost(&self.address, source))?;
-        let silence = 2 * identity.heartbeat + SILENCE_SLACK;
-        self.io.set_silence_max(Some(silence));
-        Ok(BinlogStream { client: self, silence })
+        self.io.command(request).await.map_err(|source| lost(&self.address, source))?;
+        let silence_max = (2 * identity.heartbeat).max(SILENCE_MIN);
+        let Self { io, address, user, .. } = self;
+        BinlogStream::begin(io, address, user, silence_max, semi_sync)
     }
 
     async fn register(&mut self, identity: &ReplicaIdentity) -> Result<(), ServerError> {
@@ -164,39 +189,6 @@ impl ReplicationClient {
     }
 }
 
-/// The events that a source sends, one at a time, as it sends them: nothing is verified yet.
-#[derive(Debug)]
-pub struct BinlogStream {
-    client: ReplicationClient,
-    silence: Duration,
-}
-
-impl BinlogStream {
-    /// The next event's bytes; `None` when the source says that it has no more to send. Not cancel safe.
-    pub async fn next(&mut self) -> Result<Option<&[u8]>, ServerError> {
-        let limit = usize::try_from(EVENT_PACKET_LEN_MAX).unwrap_or(usize::MAX);
-        let client = &mut self.client;
-        client.io.read(&mut client.packet, limit).await.map_err(|source| match source.kind() {
-            std::io::ErrorKind::TimedOut => {
-                ServerError::Silent { address: client.address.clone(), seconds: self.silence.as_secs() }
-            }
-            _ => lost(&client.address, source),
-        })?;
-        match client.packet.as_slice() {
-            [0x00, event @ ..] => Ok(Some(event)),
-            [0xff, ..] => Err(server_error(&client.packet, &client.address, &client.user, "COM_BINLOG_DUMP_GTID")),
-            [0xfe, rest @ ..] if rest.len() < 8 => Ok(None),
-            _ => Err(client.protocol("unknown packet in the binlog stream")),
-        }
-    }
-
-    /// Whether the next event has arrived already.
-    #[must_use]
-    pub fn has_next(&self) -> bool {
-        self.client.io.has_packet()
-    }
-}
-
 /// The body of COM_REGISTER_REPLICA: id, then host, user and password (each empty), port, rank, the source's id.
 fn register(server_id: u32) -> Vec<u8> {
     let mut body = server_id.to_le_bytes().to_vec();
@@ -204,8 +196,24 @@ fn register(server_id: u32) -> Vec<u8> {
     body
 }
 
+/// What a replica sets before it asks for the stream. Servers before 8.0.26 know the old names alone; setting a user
+/// variable never fails.
+fn preparation(identity: &ReplicaIdentity, semi_sync: SemiSync) -> Vec<String> {
+    let ReplicaIdentity { uuid, heartbeat, .. } = identity;
+    let nanos = heartbeat.as_nanos();
+    let mut statements = vec![
+        format!("SET @source_heartbeat_period = {nanos}, @master_heartbeat_period = {nanos}"),
+        "SET @source_binlog_checksum = 'CRC32', @master_binlog_checksum = 'CRC32'".to_owned(),
+        format!("SET @replica_uuid = '{uuid}', @slave_uuid = '{uuid}'"),
+    ];
+    if semi_sync == SemiSync::Requested {
+        statements.push("SET @rpl_semi_sync_replica = 1, @rpl_semi_sync_slave = 1".to_owned());
+    }
+    statements
+}
+
 /// COM_BINLOG_DUMP_GTID: flags, id, file name, position 4, the set. `None`: longer than its length field.
-fn dump_request(server_id: u32, have: &GtidSet, from: Option<&BinlogName>) -> Option<Vec<u8>> {
+fn dump_gtid_request(server_id: u32, have: &GtidSet, from: Option<&BinlogName>) -> Option<Vec<u8>> {
     let set = have.to_wire();
     let name = from.map_or("", BinlogName::as_str);
     let mut request = vec![0x1e];
@@ -216,5 +224,15 @@ fn dump_request(server_id: u32, have: &GtidSet, from: Option<&BinlogName>) -> Op
     request.extend_from_slice(&4u64.to_le_bytes());
     request.extend_from_slice(&u32::try_from(set.len()).ok()?.to_le_bytes());
     request.extend_from_slice(&set);
+    Some(request)
+}
+
+/// COM_BINLOG_DUMP: position, flags, id, file name. `None`: more than 32 bits of position.
+fn dump_position_request(server_id: u32, from: &BinlogPosition) -> Option<Vec<u8>> {
+    let mut request = vec![0x12];
+    request.extend_from_slice(&u32::try_from(from.offset).ok()?.to_le_bytes());
+    request.extend_from_slice(&HEARTBEAT_V2.to_le_bytes());
+    request.extend_from_slice(&server_id.to_le_bytes());
+    request.extend_from_slice(from.binlog.as_str().as_bytes());
     Some(request)
 }

@@ -1,18 +1,17 @@
 //! SQL with a server, and what is known about it.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use highwater_binlog::{GtidSet, ParseError, ServerUuid};
+use highwater_binlog::BinlogName;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder};
 use tokio::time::timeout;
 
 use super::bridge::Bridge;
 use super::error::ServerError;
+use super::facts::{FactsError, ServerFacts, read_facts};
+use super::semi_sync::{self, SemiSyncState};
 use super::transport::CONNECT_TIMEOUT;
-use super::version::ServerVersion;
 use crate::server::{ServerAddress, ServerLogin, TlsMode};
 
 /// How long the end of the bridge may take to be known after the driver has failed.
@@ -29,76 +28,15 @@ pub struct Session {
     _bridge: Option<Bridge>,
 }
 
-/// What a server says about itself. Read when the session opens, and by [`Session::refresh`].
+/// A binlog of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerFacts {
-    /// `@@server_uuid`
-    pub uuid: ServerUuid,
-    /// `@@version`, read.
-    pub version: ServerVersion,
-    /// `@@version`, as it is.
-    pub version_text: String,
-    /// `@@server_id`
-    pub server_id: u32,
-    /// `@@gtid_mode`
-    pub gtid_mode: GtidMode,
-    /// `@@gtid_executed`
-    pub gtid_executed: GtidSet,
-    /// `@@gtid_purged`
-    pub gtid_purged: GtidSet,
-    /// `@@log_bin`
-    pub log_bin: bool,
-    /// `@@binlog_format`: `ROW`, `MIXED`, `STATEMENT`.
-    pub binlog_format: String,
-    /// `@@binlog_row_image`: `FULL`, `MINIMAL`, `NOBLOB`.
-    pub binlog_row_image: String,
-    /// `@@log_replica_updates`, or its name before 8.0.26.
-    pub log_replica_updates: bool,
-    /// `@@binlog_encryption`
-    pub binlog_encryption: bool,
-    /// `@@binlog_checksum`: `CRC32` or `NONE`.
-    pub binlog_checksum: String,
-    /// `@@sync_binlog`
-    pub sync_binlog: u64,
-    /// `@@innodb_flush_log_at_trx_commit`
-    pub innodb_flush_log_at_trx_commit: u64,
-    /// `@@super_read_only` or `@@read_only`
-    pub read_only: bool,
-}
-
-/// `@@gtid_mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GtidMode {
-    /// No transaction has a GTID.
-    Off,
-    /// New transactions have none, replicated ones may.
-    OffPermissive,
-    /// New transactions have one, replicated ones may have none.
-    OnPermissive,
-    /// Every transaction has one.
-    On,
-}
-
-impl fmt::Display for GtidMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Off => "OFF",
-            Self::OffPermissive => "OFF_PERMISSIVE",
-            Self::OnPermissive => "ON_PERMISSIVE",
-            Self::On => "ON",
-        })
-    }
-}
-
-impl FromStr for GtidMode {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        [Self::Off, Self::OffPermissive, Self::OnPermissive, Self::On]
-            .into_iter()
-            .find(|mode| mode.to_string().eq_ignore_ascii_case(text))
-            .ok_or_else(|| ParseError::new("GTID mode", text))
-    }
+pub struct BinlogFile {
+    /// Its name, without directory.
+    pub name: BinlogName,
+    /// Its length on the server's disk, in bytes; an encrypted one has 512 bytes in front of what is streamed.
+    pub size: u64,
+    /// Whether it is encrypted on the server's disk.
+    pub encrypted: bool,
 }
 
 impl Session {
@@ -173,6 +111,23 @@ impl Session {
         Ok(&self.facts)
     }
 
+    /// What the source does about acknowledgements now. Needs no privilege.
+    pub async fn semi_sync(&mut self) -> Result<SemiSyncState, ServerError> {
+        semi_sync::read(&mut self.conn).await.map_err(|error| self.error(error, "read the state of semi-sync"))
+    }
+
+    /// The source's binlogs, oldest first. Needs REPLICATION CLIENT.
+    pub async fn binlog_files(&mut self) -> Result<Vec<BinlogFile>, ServerError> {
+        let statement = "SHOW BINARY LOGS";
+        let rows: Vec<(String, u64, String)> =
+            self.conn.query(statement).await.map_err(|error| self.error(error, statement))?;
+        let file = |(name, size, encrypted): (String, u64, String)| match name.parse() {
+            Ok(name) => Ok(BinlogFile { name, size, encrypted: encrypted.eq_ignore_ascii_case("yes") }),
+            Err(error) => Err(ServerError::Protocol { address: self.address.clone(), what: format!("{error}") }),
+        };
+        rows.into_iter().map(file).collect()
+    }
+
     /// The driver's error in our terms. `statement` says what was tried, without values.
     #[must_use]
     pub fn error(&self, error: mysql_async::Error, statement: &str) -> ServerError {
@@ -241,80 +196,4 @@ fn from_driver(error: mysql_async::Error, address: &str, user: &str, statement: 
         Error::Other(error) => ServerError::Protocol { address, what: error.to_string() },
         Error::Url(error) => ServerError::Protocol { address, what: error.to_string() },
     }
-}
-
-enum FactsError {
-    Driver(mysql_async::Error),
-    Version(String),
-    Variable(String),
-}
-
-impl From<mysql_async::Error> for FactsError {
-    fn from(error: mysql_async::Error) -> Self {
-        Self::Driver(error)
-    }
-}
-
-impl ServerFacts {
-    /// Stands in until the server has been asked.
-    fn unknown() -> Self {
-        Self {
-            uuid: ServerUuid::from_bytes([0; 16]),
-            version: ServerVersion::OLDEST,
-            version_text: String::new(),
-            server_id: 0,
-            gtid_mode: GtidMode::Off,
-            gtid_executed: GtidSet::new(),
-            gtid_purged: GtidSet::new(),
-            log_bin: false,
-            binlog_format: String::new(),
-            binlog_row_image: String::new(),
-            log_replica_updates: false,
-            binlog_encryption: false,
-            binlog_checksum: String::new(),
-            sync_binlog: 0,
-            innodb_flush_log_at_trx_commit: 0,
-            read_only: false,
-        }
-    }
-}
-
-async fn read_facts(conn: &mut Conn) -> Result<ServerFacts, FactsError> {
-    // SHOW VARIABLES cuts values at 1,024 characters, so GTID sets are selected.
-    let row: Option<(String, String, String)> =
-        conn.query_first("SELECT VERSION(), @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged").await?;
-    let (version_text, executed, purged) = row.ok_or_else(|| FactsError::Variable("no version".to_owned()))?;
-    let version: ServerVersion = version_text.parse().map_err(|_| FactsError::Version(version_text.clone()))?;
-    if version < ServerVersion::OLDEST {
-        return Err(FactsError::Version(version_text));
-    }
-    let rows: Vec<(String, String)> = conn
-        .query(
-            "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('server_uuid', 'server_id', 'gtid_mode', 'log_bin', \
-             'binlog_format', 'binlog_row_image', 'log_replica_updates', 'log_slave_updates', 'binlog_encryption', \
-             'binlog_checksum', 'sync_binlog', 'innodb_flush_log_at_trx_commit', 'read_only', 'super_read_only')",
-        )
-        .await?;
-    let find = |name: &str| rows.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
-    let text = |name: &str| find(name).unwrap_or_default().to_owned();
-    let on = |name: &str| find(name).is_some_and(|v| v.eq_ignore_ascii_case("ON") || v == "1");
-    let bad = |error: &dyn fmt::Display, name: &str| FactsError::Variable(format!("{name}: {error}"));
-    Ok(ServerFacts {
-        uuid: text("server_uuid").parse().map_err(|e| bad(&e, "server_uuid"))?,
-        version,
-        version_text,
-        server_id: text("server_id").parse().map_err(|e| bad(&e, "server_id"))?,
-        gtid_mode: text("gtid_mode").parse().map_err(|e| bad(&e, "gtid_mode"))?,
-        gtid_executed: executed.parse().map_err(|e| bad(&e, "gtid_executed"))?,
-        gtid_purged: purged.parse().map_err(|e| bad(&e, "gtid_purged"))?,
-        log_bin: on("log_bin"),
-        binlog_format: text("binlog_format"),
-        binlog_row_image: text("binlog_row_image"),
-        log_replica_updates: on("log_replica_updates") || on("log_slave_updates"),
-        binlog_encryption: on("binlog_encryption"),
-        binlog_checksum: text("binlog_checksum"),
-        sync_binlog: text("sync_binlog").parse().unwrap_or(0),
-        innodb_flush_log_at_trx_commit: text("innodb_flush_log_at_trx_commit").parse().unwrap_or(0),
-        read_only: on("read_only") || on("super_read_only"),
-    })
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::{ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
+use crate::failpoint;
 use crate::fsync::{self, WriteError};
 
 /// Where bytes are collected before an object gets its name. A part that begins with a dot is no object.
@@ -146,6 +147,7 @@ impl ObjectStore for DirectoryStore {
             if !self.root.is_dir() {
                 return Err(io::Error::from(io::ErrorKind::NotFound));
             }
+            failpoint::io("store.create")?;
             self.inside(&path)?;
             if let Some(folder) = path.parent() {
                 fsync::create_directories(folder)?;

@@ -51,7 +51,7 @@ fn an_unknown_key_is_named_with_its_line() {
     assert_eq!(
         message(&text),
         "/etc/highwater/highwater.toml, line 3, statedir: unknown field `statedir`, expected one of `service`, \
-         `state_dir`, `source`, `store`, `seal`, `capture`, `dump`, `keyring`"
+         `state_dir`, `source`, `store`, `copies`, `seal`, `capture`, `dump`, `keyring`"
     );
     let text = changed("user =", "usr =");
     assert!(message(&text).starts_with("/etc/highwater/highwater.toml, line 7, usr: unknown field `usr`"));
@@ -116,4 +116,22 @@ fn a_socket_needs_no_host() {
     let login = parse(&text).unwrap().source_login().unwrap();
     assert_eq!(login.address, ServerAddress::Socket("/run/mysqld/mysqld.sock".into()));
     assert!(login.password.is_none());
+}
+
+#[test]
+fn copies_are_further_stores_each_named_once() {
+    let path = |store: &StoreConfig| {
+        let StoreConfig::Directory { path } = store;
+        path.display().to_string()
+    };
+    let two = "\n[[copies]]\nkind = \"directory\"\npath = \"nas\"\n[[copies]]\nkind = \"directory\"\npath = \"/usb\"\n";
+    let config = parse(&format!("{GOOD}{two}")).unwrap();
+    assert_eq!(config.stores().map(path).collect::<Vec<_>>(), ["/backup/orders", "/etc/highwater/nas", "/usb"]);
+    for twice in ["nas", "/backup/orders"] {
+        let text = format!("{GOOD}{}", two.replace("/usb", twice));
+        let full = if twice == "nas" { "/etc/highwater/nas" } else { twice };
+        assert_eq!(message(&text), format!("/etc/highwater/highwater.toml: copies: {full} is named twice"));
+    }
+    let text = format!("{GOOD}{}", two.replace("path = \"/usb\"", "folder = \"/usb\""));
+    assert!(message(&text).contains("unknown field `folder`"), "{}", message(&text));
 }

@@ -1,0 +1,156 @@
+//! Cutting a segment's bytes into objects.
+
+use std::io::{self, Read, Write};
+
+use highwater_catalog::{ObjectFacts, Segment, Sha256Digest, segment_object_key};
+
+use super::{Archive, ArchiveError, SegmentDraft, object_key, scratch_error};
+use crate::failpoint;
+use crate::seal::Tally;
+use crate::store::StoreErrorKind;
+
+/// How much is read and sealed at once.
+const COPY_BYTES: usize = 128 << 10;
+
+/// The objects of a segment that is being stored. Each is sealed into a scratch file and stored before the next one is
+/// read, so that a transaction of any size takes the scratch space of one object.
+pub(super) struct Pieces<'a> {
+    archive: &'a Archive,
+    draft: &'a SegmentDraft,
+    /// Most plain bytes of an object.
+    size_max: u64,
+    /// Of all bytes so far; one object's own digest is enough for a segment that fits into it.
+    whole: Option<Tally>,
+    objects: Vec<ObjectFacts>,
+    /// Names of the objects that were stored, or may have been.
+    keys: Vec<String>,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) fn new(archive: &'a Archive, draft: &'a SegmentDraft) -> Self {
+        let size = draft.end.saturating_sub(draft.start);
+        // A manifest names so many at most.
+        let size_max = archive.object_bytes_max.max(size.div_ceil(Segment::OBJECTS_MAX));
+        let whole = (size > size_max).then(Tally::default);
+        Self { archive, draft, size_max, whole, objects: Vec::new(), keys: Vec::new() }
+    }
+
+    /// Stores all of `plain`, which must be as long as the draft says, and returns its digest.
+    pub(super) fn store_all(&mut self, plain: &mut dyn Read) -> Result<Sha256Digest, ArchiveError> {
+        let mut start = self.draft.start;
+        while start < self.draft.end {
+            let end = self.draft.end.min(start.saturating_add(self.size_max));
+            self.store_one(start, end, plain)?;
+            start = end;
+        }
+        if let (None, [only]) = (&self.whole, self.objects.as_slice()) {
+            return Ok(only.plain_sha256);
+        }
+        Ok(self.whole.take().unwrap_or_default().finish().1)
+    }
+
+    pub(super) fn into_objects(self) -> Vec<ObjectFacts> {
+        self.objects
+    }
+
+    /// Removes what was stored, as far as the store lets us. Only sealed objects are surely nobody else's: without
+    /// encryption, another writer's of the same bytes has the same name.
+    pub(super) fn discard(self) {
+        if !self.archive.recipients.is_empty() {
+            self.archive.discard(self.keys);
+        }
+    }
+
+    fn store_one(&mut self, start: u64, end: u64, plain: &mut dyn Read) -> Result<(), ArchiveError> {
+        let archive = self.archive;
+        let mut writer = archive.seal_writer()?;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut left = end.saturating_sub(start);
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let count = self.read(plain, &mut buffer[..want])?;
+            if count == 0 {
+                return Err(self.contradiction(end.saturating_sub(left)));
+            }
+            let bytes = &buffer[..count];
+            if let Some(whole) = &mut self.whole {
+                whole.add(bytes);
+            }
+            writer.write_all(bytes).map_err(|source| scratch_error(&archive.scratch, source))?;
+            left = left.saturating_sub(count as u64);
+        }
+        if end == self.draft.end && self.read(plain, &mut buffer[..1])? > 0 {
+            let rest = io::copy(plain, &mut io::sink()).map_err(|source| self.unreadable(source))?;
+            return Err(self.contradiction(end.saturating_add(1).saturating_add(rest)));
+        }
+        let (mut sealed, facts) = archive.sealed(writer)?;
+        self.put(start, &facts, &mut sealed)?;
+        self.objects.push(facts);
+        Ok(())
+    }
+
+    fn put(&mut self, start: u64, facts: &ObjectFacts, sealed: &mut dyn Read) -> Result<(), ArchiveError> {
+        let SegmentDraft { timeline, server, binlog, .. } = self.draft;
+        let key = segment_object_key(*timeline, server, binlog, start, facts);
+        self.keys.push(key.clone());
+        failpoint::crash("up.put.before");
+        let mut body = Interruptible { body: sealed, reads: 0 };
+        match self.archive.store.create(&object_key(&key)?, &mut body) {
+            Ok(_) => {}
+            // The name holds the digest of these very bytes.
+            Err(error) if error.kind == StoreErrorKind::Exists => {}
+            Err(error) => return Err(error.into()),
+        }
+        failpoint::crash("up.put.after");
+        Ok(())
+    }
+
+    fn read(&self, plain: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
+        loop {
+            match plain.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other.map_err(|source| self.unreadable(source)),
+            }
+        }
+    }
+
+    fn unreadable(&self, source: io::Error) -> ArchiveError {
+        let SegmentDraft { binlog, start, end, .. } = self.draft;
+        ArchiveError::Read { object: format!("segment {start}-{end} of {binlog}"), source }
+    }
+
+    /// The bytes end at an offset that the draft does not say.
+    fn contradiction(&self, offset: u64) -> ArchiveError {
+        let SegmentDraft { binlog, start, end, .. } = self.draft;
+        let bytes = offset.saturating_sub(*start);
+        ArchiveError::Draft { binlog: binlog.to_string(), start: *start, end: *end, bytes }
+    }
+}
+
+impl Archive {
+    /// Removes objects that nothing needs, as far as the store lets us.
+    pub(super) fn discard(&self, keys: impl IntoIterator<Item = String>) {
+        for key in keys {
+            let removed = object_key(&key).map(|key| self.store.delete(&key));
+            if !matches!(removed, Ok(Ok(()))) {
+                tracing::debug!(object = key, "object that is not needed stays");
+            }
+        }
+    }
+}
+
+/// A body in whose middle the process can be killed: what the first read gave is written then, and has no name yet.
+struct Interruptible<'a> {
+    body: &'a mut dyn Read,
+    reads: u64,
+}
+
+impl Read for Interruptible<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads += 1;
+        if self.reads == 2 {
+            failpoint::crash("up.put.mid");
+        }
+        self.body.read(buffer)
+    }
+}

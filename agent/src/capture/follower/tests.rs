@@ -1,0 +1,143 @@
+use highwater_catalog::{Micros, Timeline, TimelineId};
+
+use super::*;
+
+#[path = "../../../../binlog/tests/support/build.rs"]
+mod build;
+
+use build::{Build, description, gtid, query};
+
+/// Where a 32-bit offset would begin again, and a bit more.
+const FAR: u64 = (1 << 32) + 5000;
+
+/// A source's stream of one binlog, made by hand.
+struct Stream {
+    follower: Follower,
+    effects: Vec<Effect>,
+    /// Where the next event stands.
+    offset: u64,
+}
+
+fn server() -> ServerUuid {
+    ServerUuid::from_bytes([9; 16])
+}
+
+fn binlog() -> BinlogName {
+    "binlog.000001".parse().unwrap()
+}
+
+fn tip() -> Tip {
+    let reason = String::new();
+    let starting_gtids = GtidSet::new();
+    Tip::new(&Timeline { id: TimelineId(1), parent: None, reason, starting_gtids, created: Micros(0) })
+}
+
+impl Stream {
+    /// After the artificial event that names the binlog, and the format description.
+    fn new(tip: &Tip) -> Self {
+        let policy = SegmentPolicy { bytes_max: 1 << 20, age_micros_max: 1_000_000 };
+        let request = Request::Gtids { have: tip.captured.clone(), from: None };
+        let start = Start { request, compare: None, may_skip: true };
+        let follower = Follower::new(server(), policy, tip, &start, None);
+        let mut stream = Self { follower, effects: Vec::new(), offset: 4 };
+        let body = [&4u64.to_le_bytes()[..], binlog().as_str().as_bytes()].concat();
+        let rotate = Build { timestamp: 0, ..Build::new(EventType::ROTATE, body) }.flags(0x20).end_log_pos(0);
+        stream.give(&rotate.crc32()).unwrap();
+        stream.event(description("8.0.36", 1)).unwrap();
+        stream
+    }
+
+    fn give(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
+        self.follower.accept(bytes, 0..bytes.len(), 0, &mut self.effects)
+    }
+
+    /// An event that stands where the one before it ends.
+    fn event(&mut self, event: Build) -> Result<(), StreamError> {
+        let end = self.offset + event.crc32().len() as u64;
+        self.give(&event.end_log_pos(end as u32).crc32())?;
+        self.offset = end;
+        Ok(())
+    }
+
+    fn transaction(&mut self, number: u64) -> Result<(), StreamError> {
+        self.event(gtid(number, None))?;
+        self.event(query("BEGIN"))?;
+        self.event(Build::new(EventType::XID, [0; 8]))
+    }
+}
+
+fn number(number: u64) -> Gtid {
+    format!("{}:{number}", server()).parse().unwrap()
+}
+
+#[test]
+fn events_that_the_source_lost_end_the_timeline_and_what_came_before_is_kept() {
+    let mut stream = Stream::new(&tip());
+    stream.transaction(1).unwrap();
+    stream.event(gtid(2, None)).unwrap();
+    let offset = stream.offset;
+    let error = stream.event(Build::new(EventType::INCIDENT, [1, 0, 0])).unwrap_err();
+    let incident = Discontinuity::Incident { binlog: binlog(), offset, gtid: Some(number(2)) };
+    assert_eq!(error, StreamError::Discontinuity(incident));
+    let whole = stream.follower.whole().unwrap();
+    assert_eq!(whole.facts.gtids_added.to_string(), number(1).to_string());
+}
+
+#[test]
+fn offsets_beyond_four_gigabytes_are_counted() {
+    let mut tip = tip();
+    tip.captured.insert(&number(1));
+    tip.ends.insert((server(), binlog()), FAR);
+    let mut stream = Stream::new(&tip);
+    // What we have is left out; a heartbeat tells where it ends: a field of type 2, 9 bytes long.
+    let body = [&[2, 9, 0xfe][..], &FAR.to_le_bytes(), &[0]].concat();
+    let heartbeat = Build { timestamp: 0, ..Build::new(EventType::HEARTBEAT_V2, body) };
+    stream.give(&heartbeat.end_log_pos(FAR as u32).crc32()).unwrap();
+    stream.offset = FAR;
+    stream.transaction(2).unwrap();
+    assert!(matches!(stream.effects.first(), Some(Effect::Open { start: FAR, .. })), "{:?}", stream.effects);
+    assert_eq!(stream.follower.position(), Some((&binlog(), stream.offset)));
+    let whole = stream.follower.whole().unwrap();
+    assert_eq!((whole.facts.start, whole.facts.end), (FAR, stream.offset));
+}
+
+#[test]
+fn an_event_across_the_archives_end_is_another_history() {
+    let mut tip = tip();
+    tip.ends.insert((server(), binlog()), 500);
+    let mut stream = Stream::new(&tip);
+    let mut last = Ok(());
+    for round in 1..20 {
+        last = stream.transaction(round);
+        if last.is_err() {
+            break;
+        }
+    }
+    assert!(matches!(last, Err(StreamError::Discontinuity(Discontinuity::Differs { end: 500, .. }))), "{last:?}");
+}
+
+#[test]
+fn transactions_without_gtid_and_repeated_ones_are_refused() {
+    let mut stream = Stream::new(&tip());
+    stream.transaction(1).unwrap();
+    let again = stream.transaction(1).unwrap_err();
+    assert!(matches!(&again, StreamError::Repeated { gtid, .. } if *gtid == number(1)), "{again}");
+    let mut stream = Stream::new(&tip());
+    stream.event(Build { event_type: EventType::ANONYMOUS_GTID, ..gtid(0, None) }).unwrap();
+    stream.event(query("BEGIN")).unwrap();
+    let anonymous = stream.event(Build::new(EventType::XID, [0; 8])).unwrap_err();
+    assert!(matches!(anonymous, StreamError::Anonymous { .. }), "{anonymous}");
+}
+
+#[test]
+fn a_damaged_event_is_named_with_its_place() {
+    let mut stream = Stream::new(&tip());
+    let mut bytes = gtid(1, None).end_log_pos(999).crc32();
+    bytes[25] ^= 1;
+    let offset = stream.offset;
+    let error = stream.give(&bytes).unwrap_err();
+    assert!(
+        matches!(&error, StreamError::Event { place, .. } if *place == format!("binlog.000001:{offset}")),
+        "{error}"
+    );
+}

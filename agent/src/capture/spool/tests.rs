@@ -1,0 +1,133 @@
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use highwater_binlog::FIRST_EVENT_OFFSET;
+
+use super::*;
+
+/// A binlog that a server wrote: magic, format description, events.
+const BINLOG: &[u8] = include_bytes!("../../../../binlog/tests/data/rows.binlog");
+
+/// Its format description event.
+fn description() -> &'static [u8] {
+    let len = EventHeader::read(&BINLOG[MAGIC.len()..]).unwrap().event_len as usize;
+    &BINLOG[MAGIC.len()..MAGIC.len() + len]
+}
+
+fn name(start: u64) -> StretchName {
+    StretchName {
+        number: 0,
+        timeline: highwater_catalog::TimelineId(1),
+        server: "3e11fa47-71ca-11e1-9e33-c80aa9429562".parse().unwrap(),
+        binlog: "binlog.000042".parse().unwrap(),
+        start,
+    }
+}
+
+fn bytes(stretch: &Stretch, start: u64, end: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stretch.read(start, end).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn stretches(folder: &Path) -> usize {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".stretch")).count()
+}
+
+fn key(folder: &Path) -> SpoolKey {
+    SpoolKey::open(&folder.join("keyring"), "00000000-0000-0000-0000-000000000001".parse().unwrap()).unwrap()
+}
+
+#[test]
+fn bytes_come_back_by_their_offset_plain_and_encrypted() {
+    for encrypted in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(folder.path(), encrypted.then(|| key(folder.path()))).unwrap();
+        assert_eq!(spool.begin(name(0), description()).unwrap(), FIRST_EVENT_OFFSET);
+        spool.append(b"abcdef").unwrap();
+        spool.sync().unwrap();
+        let first = spool.hand_over(7).unwrap();
+        spool.append(b"gh").unwrap();
+        assert_eq!(bytes(&first, 0, 7), b"\xfebinabc");
+        assert_eq!(bytes(&first, 7, 12), b"defgh");
+        spool.begin(name(1000), description()).unwrap();
+        spool.append(b"later").unwrap();
+        let second = spool.hand_over(1005).unwrap();
+        assert_eq!(bytes(&second, 1002, 1005), b"ter");
+        let on_disk = fs::read(second.path()).unwrap();
+        assert_eq!(on_disk.windows(5).any(|window| window == b"later"), !encrypted);
+    }
+}
+
+#[test]
+fn what_is_published_whole_is_removed_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
+    spool.begin(name(100), description()).unwrap();
+    spool.append(b"abc").unwrap();
+    let stretch = spool.hand_over(103).unwrap();
+    spool.append(b"def").unwrap();
+    assert_eq!(stretches(folder.path()), 2);
+    stretch.published(103);
+    drop(stretch);
+    assert_eq!(stretches(folder.path()), 1);
+    // Handed over and not published, then the agent ends.
+    drop(spool.hand_over(106).unwrap());
+    drop(spool);
+    assert_eq!(stretches(folder.path()), 2, "the one that was handed over, and the one begun behind it");
+    let (spool, left) = Spool::open(folder.path(), None).unwrap();
+    assert_eq!(left.iter().map(|name| name.start).collect::<Vec<_>>(), [103, 106]);
+    let (stretch, _) = spool.adopt(&left[0]).unwrap();
+    assert_eq!(bytes(&stretch, 103, 106), b"def");
+}
+
+#[test]
+fn a_failed_write_keeps_what_was_on_the_disk_before_and_cuts_the_rest_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
+    spool.begin(name(0), description()).unwrap();
+    spool.append(b"durable").unwrap();
+    spool.sync().unwrap();
+    let stretch = spool.current().unwrap();
+    spool.append(b"not durable").unwrap();
+    spool.abandon(Some((&stretch, 11))).unwrap();
+    assert_eq!(fs::read(stretch.path()).unwrap(), b"\xfebindurable");
+    spool.begin(name(11), description()).unwrap();
+    spool.append(b"never on the disk").unwrap();
+    spool.abandon(None).unwrap();
+    assert_eq!(stretches(folder.path()), 1);
+}
+
+#[test]
+fn the_spool_of_another_key_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(folder.path(), Some(key(folder.path()))).unwrap();
+    spool.begin(name(5), description()).unwrap();
+    spool.append(b"secret").unwrap();
+    spool.sync().unwrap();
+    drop(spool);
+    let elsewhere = tempfile::tempdir().unwrap();
+    for other in [None, Some(key(elsewhere.path()))] {
+        let (spool, left) = Spool::open(folder.path(), other).unwrap();
+        let error = spool.adopt(&left[0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
+}
+
+#[test]
+fn names_of_stretches_come_back_and_others_are_none() {
+    let name = StretchName { number: 12, ..name(7) };
+    let text = name.to_string();
+    assert_eq!(text, "00000012_0001_3e11fa47-71ca-11e1-9e33-c80aa9429562_00000000000000000007_binlog.000042.stretch");
+    assert_eq!(text.parse(), Ok(name));
+    for other in [
+        "reserve",
+        "x.stretch",
+        "1_1_x_1_a.stretch",
+        "00000012_0001_3e11fa47-71ca-11e1-9e33-c80aa9429562_7_../x.stretch",
+    ] {
+        assert!(other.parse::<StretchName>().is_err(), "{other}");
+    }
+}

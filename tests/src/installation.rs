@@ -4,17 +4,22 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret;
 use anyhow::{Context, Result, bail};
+use highwater::archive::Archive;
+use highwater::store::DirectoryStore;
 use highwater_binlog::GtidSet;
 use tempfile::TempDir;
 
-use crate::mysql::MysqlServer;
+use crate::archived::gtids_of;
+use crate::mysql::{MysqlServer, copy_folder};
 use crate::process::{Background, Finished};
 use crate::programs::Programs;
+use crate::proxy::Proxy;
 
 /// What the agent's account on the source may do: nothing but reading.
 pub(crate) const SOURCE_GRANTS: &str = "\
@@ -26,6 +31,9 @@ pub(crate) const SOURCE_PASSWORD: &str = "not a secret: tests only";
 
 /// How long the agent may take to archive what a test wrote.
 const ARCHIVE_LIMIT: Duration = Duration::from_secs(120);
+
+/// A stretch of the spool without an event has fewer bytes.
+const STRETCH_HEAD_MAX: u64 = 1024;
 
 /// A folder with everything `highwater` needs to protect one source.
 #[derive(Debug)]
@@ -48,6 +56,17 @@ impl Installation {
         fs::write(installation.config(), installation.configuration(source, &identity.to_public().to_string()))?;
         installation.run(&["init"])?.success().context("highwater init")?;
         Ok(installation)
+    }
+
+    /// Another one with a copy of everything, store included.
+    pub fn copy(&self) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("hw-agent-").tempdir()?;
+        copy_folder(self.home.path(), home.path())?;
+        let copy = Self { home, programs: self.programs.clone() };
+        let text = fs::read_to_string(copy.config())?;
+        let (from, to) = (self.folder().display().to_string(), copy.folder().display().to_string());
+        fs::write(copy.config(), text.replace(&from, &to))?;
+        Ok(copy)
     }
 
     /// Its folder.
@@ -124,6 +143,51 @@ impl Installation {
         Background::start(&mut self.programs.highwater(&self.config(), &["agent"]), &self.folder(), "agent")
     }
 
+    /// Starts the agent with variables in its environment: failpoints, for instance.
+    pub fn agent_with(&self, environment: &[(&str, &str)]) -> Result<Background> {
+        let mut command = self.programs.highwater(&self.config(), &["agent"]);
+        command.envs(environment.iter().copied());
+        Background::start(&mut command, &self.folder(), "agent")
+    }
+
+    /// Adds lines to a section of the configuration.
+    pub fn configure(&self, section: &str, lines: &str) -> Result<()> {
+        let header = format!("[{section}]\n");
+        self.change_config(&header, &format!("{header}{lines}\n"))
+    }
+
+    /// Reaches the source through a proxy, which must be able to read what goes by.
+    pub fn go_through(&self, source: &MysqlServer, proxy: &Proxy) -> Result<()> {
+        self.change_config(&format!("port = {}\n", source.port()), &format!("port = {}\n", proxy.port()))?;
+        let ca = format!("ca = \"{}\"\n", source.tls().ca.display());
+        self.change_config(&ca, "tls = \"danger-disabled\"\n")
+    }
+
+    /// Files in the agent's spool.
+    pub fn spool(&self) -> Result<Vec<PathBuf>> {
+        let folder = self.state().join("spool");
+        let entries = fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
+        Ok(entries.into_iter().map(|entry| entry.path()).collect())
+    }
+
+    /// The spool has nothing that is not published: no bytes of transactions at all.
+    pub fn require_empty_spool(&self) -> Result<()> {
+        for path in self.spool()? {
+            if path.extension().is_none_or(|extension| extension != "stretch") {
+                continue;
+            }
+            // What a stretch begins with: a magic and a format description.
+            let size = fs::metadata(&path)?.len();
+            anyhow::ensure!(size < STRETCH_HEAD_MAX, "{} still has {size} bytes", path.display());
+        }
+        Ok(())
+    }
+
+    /// Waits until the archive has all that the source executed.
+    pub fn catch_up(&self, agent: &mut Background, source: &MysqlServer) -> Result<()> {
+        self.wait_for_gtids(agent, &source.gtid_executed()?)
+    }
+
     /// Restores into a target; `arguments` name the point.
     pub fn restore(&self, target: &MysqlServer, arguments: &[&str]) -> Result<Finished> {
         let socket = target.socket().display().to_string();
@@ -136,11 +200,14 @@ impl Installation {
     pub fn wait_for_gtids(&self, agent: &mut Background, gtids: &str) -> Result<()> {
         let wanted: GtidSet = gtids.parse()?;
         self.wait_until("archive with all transactions", ARCHIVE_LIMIT, agent, |installation| {
-            let status = installation.json(&["status"])?;
-            let newest = status["timelines"].as_array().and_then(|timelines| timelines.last());
-            let Some(archived) = newest.and_then(|timeline| timeline["high_water"].as_str()) else { return Ok(false) };
-            Ok(wanted.is_subset(&archived.parse()?))
+            Ok(wanted.is_subset(&installation.archived_gtids()?))
         })
+    }
+
+    /// Every transaction in the newest timeline, and those before it, as its manifests say.
+    pub fn archived_gtids(&self) -> Result<GtidSet> {
+        let archive = Archive::open(Arc::new(DirectoryStore::open(&self.store())?), None)?;
+        Ok(gtids_of(&archive.inventory()?))
     }
 
     /// Waits for the first full dump.

@@ -3,19 +3,33 @@
 //!
 //! MySQL comes from `scripts/mysql` (run by `scripts/setup`). A test that does not find it fails and says so.
 
+mod archived;
+mod confined;
+mod dice;
 mod installation;
+mod ledger;
 mod mysql;
+mod power;
 mod process;
 mod programs;
+mod protected;
+mod proxy;
 mod state;
 mod tls;
 mod workload;
 mod writer;
 
+pub use archived::{Archived, ArchivedBinlog, BinlogPlace};
+pub use confined::seen_by;
+pub use dice::{Dice, size_of_run};
 pub use installation::Installation;
+pub use ledger::Ledger;
 pub use mysql::{MysqlServer, MysqlServerBuilder, mysql_program};
+pub use power::{FsyncLog, Lost};
 pub use process::{Background, Finished};
 pub use programs::Programs;
+pub use protected::Protected;
+pub use proxy::{Fault, Proxy};
 pub use state::{Difference, State};
 pub use tls::TlsFiles;
 pub use workload::{TOTAL_BALANCE, Workload};

@@ -1,5 +1,6 @@
 //! A real MySQL server for one test.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
@@ -83,6 +84,16 @@ impl MysqlServerBuilder {
         self
     }
 
+    /// Fit for semi-synchronous replication (`AFTER_SYNC`), which [`MysqlServer::require_acks`] begins: commits then wait
+    /// this long for a replica's acknowledgement, also while no replica is there.
+    #[must_use]
+    pub fn semi_sync(self, timeout: Duration) -> Self {
+        self.option("--plugin-load-add=semisync_source.so")
+            .option(format!("--rpl-semi-sync-source-timeout={}", timeout.as_millis()))
+            .option("--rpl-semi-sync-source-wait-point=AFTER_SYNC")
+            .option("--rpl-semi-sync-source-wait-no-replica=ON")
+    }
+
     /// Creates the data folder and starts the server.
     pub fn start(self) -> Result<MysqlServer> {
         mysql_program("mysqld")?;
@@ -150,10 +161,39 @@ impl MysqlServer {
         Ok(())
     }
 
+    /// A clean shutdown, a copy of its data to another folder, and a start.
+    pub fn save_data(&mut self, to: &Path) -> Result<()> {
+        self.stop()?;
+        copy_folder(&self.data(), to)?;
+        self.start()
+    }
+
+    /// Puts saved data in the place of what it has, and starts it: what was committed since never happened.
+    pub fn roll_back_to(&mut self, saved: &Path) -> Result<()> {
+        if self.process.is_some() {
+            self.kill()?;
+        }
+        fs::remove_dir_all(self.data())?;
+        copy_folder(saved, &self.data())?;
+        self.start()
+    }
+
     /// A clean shutdown and a start, at the same port.
     pub fn restart(&mut self) -> Result<()> {
         self.stop()?;
         self.start()
+    }
+
+    /// From now on, and after restarts too, commits wait for acknowledgements.
+    pub fn require_acks(&mut self) -> Result<()> {
+        self.sql("SET GLOBAL rpl_semi_sync_source_enabled = ON")?;
+        self.add_option("--rpl-semi-sync-source-enabled=ON");
+        Ok(())
+    }
+
+    /// Whether commits wait for acknowledgements at this moment.
+    pub fn is_semi_sync(&self) -> Result<bool> {
+        Ok(self.sql("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_status'")?.ends_with("ON"))
     }
 
     /// Adds an option for the next start.
@@ -266,6 +306,24 @@ impl MysqlServer {
         Ok(fs::read(folder.path().join(format!("raw-{name}")))?)
     }
 
+    /// Bytes of all its binlogs, by name, as `mysqlbinlog --read-from-remote-server --raw` writes them.
+    pub fn remote_binlogs(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let names = self.binlogs()?;
+        let first = names.first().context("the server has no binlog")?;
+        let folder = tempfile::tempdir_in(self.home.path())?;
+        let prefix = folder.path().join("raw-");
+        Finished::run(
+            Command::new(mysql_program("mysqlbinlog")?)
+                .args(["--user=root", "--read-from-remote-server", "--raw", "--to-last-log"])
+                .arg(format!("--socket={}", self.socket().display()))
+                .arg(format!("--result-file={}", prefix.display()))
+                .arg(first),
+        )?
+        .success()?;
+        let read = |name: &String| Ok((name.clone(), fs::read(folder.path().join(format!("raw-{name}")))?));
+        names.iter().map(read).collect()
+    }
+
     /// The error log's text.
     #[must_use]
     pub fn error_log(&self) -> String {
@@ -360,7 +418,8 @@ fn template() -> Result<PathBuf> {
     Ok(template)
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder and all in it, with its files' modes.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -13,10 +13,13 @@ fn the_page_about_restoring_by_hand_works_as_it_stands() -> Result<()> {
     let source = MysqlServer::builder().start()?;
     Workload::create(&source)?;
     let highwater = Installation::new(&source)?;
+    highwater.configure("seal", "object_bytes_max = 65536")?;
     let mut agent = highwater.agent()?;
     let writer = Writer::start(&source, 21, Duration::from_millis(2))?;
     highwater.wait_for_dump(&mut agent)?;
     writer.wait_for(100)?;
+    source.sql("CREATE TABLE shop.large (id INT PRIMARY KEY, body LONGBLOB)")?;
+    source.sql("INSERT INTO shop.large VALUES (1, REPEAT('large ', 50000)), (2, RANDOM_BYTES(1000))")?;
     source.sql("FLUSH BINARY LOGS")?;
     writer.wait_for(50)?;
     let (before, bad) = {
@@ -30,6 +33,9 @@ fn the_page_about_restoring_by_hand_works_as_it_stands() -> Result<()> {
     source.sql("FLUSH BINARY LOGS; CREATE DATABASE afterwards")?;
     highwater.wait_for_gtids(&mut agent, &source.gtid_executed()?)?;
     agent.kill()?;
+    let segments = highwater.json(&["list", "segments"])?;
+    let in_several = |segment: &serde_json::Value| segment["objects"].as_u64() > Some(1);
+    ensure!(segments.as_array().is_some_and(|all| all.iter().any(in_several)), "no segment is in several objects");
 
     let target = MysqlServer::builder().server_id(2).start()?;
     let out = highwater.folder().join("by-hand");

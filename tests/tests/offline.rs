@@ -131,3 +131,63 @@ fn as_on_disk(mut bytes: Vec<u8>, open: bool) -> Vec<u8> {
     }
     bytes
 }
+
+#[test]
+fn inspection_says_what_the_server_says_and_positions_are_the_servers_own() -> Result<()> {
+    let mut server = MysqlServer::builder().start()?;
+    Workload::create(&server)?;
+    let writer = Writer::start(&server, 13, Duration::ZERO)?;
+    for _ in 0..2 {
+        writer.wait_for(30)?;
+        server.sql("ALTER INSTANCE ROTATE BINLOG MASTER KEY")?;
+    }
+    writer.wait_for(20)?;
+    writer.stop()?;
+    let executed = server.gtid_executed()?.replace('\n', "");
+    let names = server.binlogs()?;
+    let events = server.sql(&format!("SHOW BINLOG EVENTS IN '{}'", names[1]))?;
+    let sent = server.remote_binlog(&names[1])?;
+    server.kill()?;
+
+    // Together the files have every transaction, and each follows the one before it.
+    let (programs, data) = (Programs::find()?, server.data());
+    let index = data.join("binlog.index");
+    let inspect = ["--inspect".as_ref(), "--json".as_ref(), "--datadir".as_ref(), data.as_os_str(), index.as_os_str()];
+    let reports = programs.decrypt(inspect)?.success()?.text();
+    let reports: Vec<serde_json::Value> = reports.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(reports.len() == names.len() && names.len() > 2, "{names:?}");
+    let mut all = highwater_binlog::GtidSet::new();
+    for (n, report) in reports.iter().enumerate() {
+        let gtids = report["gtids"].as_str().unwrap_or_default();
+        all = all.union(&gtids.parse()?);
+        ensure!(report["follows"].is_string() == (n > 0), "{report}");
+        ensure!(report["in_use"] == (n + 1 == names.len()), "{report}");
+        ensure!(report["key_id"].as_str().is_some_and(|id| id.contains("MySQLReplicationKey_")), "{report}");
+    }
+    ensure!(all == executed.parse()?, "{all} of {executed}");
+    let verify = ["--verify".as_ref(), "--datadir".as_ref(), data.as_os_str(), index.as_os_str()];
+    programs.decrypt(verify)?.success()?;
+
+    // From the server's own positions on: what follows is the server's, and mysqlbinlog reads it.
+    let starts: Vec<usize> = events
+        .lines()
+        .filter(|line| line.split('\t').nth(2) == Some("Gtid"))
+        .filter_map(|line| line.split('\t').nth(1)?.parse().ok())
+        .collect();
+    ensure!(starts.len() > 10, "{events}");
+    let (path, folder) = (data.join(&names[1]), tempfile::tempdir()?);
+    for (from, to) in [(starts[3], starts[7]), (starts[9], sent.len())] {
+        let (begin, end, out) = (from.to_string(), to.to_string(), folder.path().join(from.to_string()));
+        let place = ["--datadir".as_ref(), data.as_os_str(), "-o".as_ref(), out.as_os_str(), path.as_os_str()];
+        let span: [&std::ffi::OsStr; 4] = ["--from".as_ref(), begin.as_ref(), "--to".as_ref(), end.as_ref()];
+        programs.decrypt([&span[..], &place[..]].concat())?.success()?;
+        ensure!(fs::read(&out)?.ends_with(&sent[from..to]), "{from} to {to}");
+        let text =
+            Finished::run(Command::new(mysql_program("mysqlbinlog")?).arg("--verify-binlog-checksum").arg(&out))?;
+        let count = text.success()?.text().matches("SET @@SESSION.GTID_NEXT= '").count();
+        let expected = starts.iter().filter(|start| (from..to).contains(*start)).count();
+        // And `AUTOMATIC` at the end.
+        ensure!(count == expected + 1, "{count} of {expected} transactions");
+    }
+    Ok(())
+}

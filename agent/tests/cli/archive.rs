@@ -7,7 +7,7 @@ use highwater::archive::{Archive, SegmentDraft};
 use highwater::seal::NewIdentity;
 use highwater::store::DirectoryStore;
 use highwater_catalog::{
-    Dump, DumpFileKind, Micros, Segment, Timeline, TimelineId, segment_manifest_key, segment_object_key,
+    Dump, DumpFileKind, Micros, Segment, Timeline, TimelineId, segment_manifest_key, segment_object_keys,
 };
 
 use super::{Place, read};
@@ -15,7 +15,7 @@ use super::{Place, read};
 const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 const BEGIN: u64 = 1_700_000_000_000_000;
 
-/// An archive with a dump at transactions 1-2 and segments with transactions 1, 2, … each 100 bytes long.
+/// An archive with a dump at transactions 1-2 and segments with transactions 1, 2, … each 100 bytes long and in two objects.
 fn fill(place: &Place, segments: u64) -> Vec<Segment> {
     place.init();
     let archive = open(place);
@@ -29,7 +29,7 @@ fn fill(place: &Place, segments: u64) -> Vec<Segment> {
     archive.publish_timeline(&timeline).unwrap();
     let mut published: Vec<Segment> = Vec::new();
     for sequence in 0..segments {
-        let previous = published.last().map(|segment| segment.object.plain_sha256);
+        let previous = published.last().map(|segment| segment.plain_sha256);
         let plain = [u8::try_from(sequence).unwrap(); 100];
         published.push(archive.publish_segment(draft(sequence, previous), &mut &plain[..]).unwrap());
     }
@@ -42,7 +42,7 @@ fn open(place: &Place) -> Archive {
     let config = highwater::config::Config::parse(&text, &place.path("highwater.toml")).unwrap();
     let store = Arc::new(DirectoryStore::open(&place.path("store")).unwrap());
     let archive = Archive::open(store, None).unwrap();
-    archive.for_writing(&"orders".parse().unwrap(), config.recipients().unwrap()).unwrap()
+    archive.for_writing(&"orders".parse().unwrap(), config.recipients().unwrap()).unwrap().with_object_bytes_max(60)
 }
 
 fn draft(sequence: u64, previous_sha256: Option<highwater_catalog::Sha256Digest>) -> SegmentDraft {
@@ -178,8 +178,8 @@ fn verify_reads_everything_back() {
 fn verify_names_every_damaged_object() {
     let place = Place::new();
     let segments = fill(&place, 3);
-    let flipped = segment_object_key(&segments[0]);
-    let missing = segment_object_key(&segments[2]);
+    let flipped = segment_object_keys(&segments[0]).remove(0);
+    let missing = segment_object_keys(&segments[2]).remove(1);
     flip_last_byte(&place.path("store").join(&flipped));
     std::fs::remove_file(place.path("store").join(&missing)).unwrap();
     for words in [&["verify"][..], &["verify", "--store", "$DIR/store"]] {
@@ -192,6 +192,69 @@ fn verify_names_every_damaged_object() {
             "(and 1 more)\nhint: bring what is damaged back from another copy of the store, and take a new dump now\n"
         ), "{}", ran.stderr);
     }
+}
+
+/// Adds a copy to the configuration, which `init` fills.
+fn copy(place: &Place) {
+    let text = read(&place.path("highwater.toml"));
+    let lines = "[[copies]]\nkind = \"directory\"\npath = \"copy\"\n\n[seal]\n";
+    place.write("highwater.toml", &text.replacen("[seal]\n", lines, 1));
+    let ran = place.run(&["init"]);
+    assert!(ran.stdout.contains("made  copy of service orders in $DIR/copy\n"), "{ran:?}");
+}
+
+#[test]
+fn verify_reads_each_copy_and_tells_where_the_damage_is() {
+    let place = Place::new();
+    let segments = fill(&place, 3);
+    copy(&place);
+    let ran = place.run(&["verify"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    for store in ["store", "copy"] {
+        let line = format!("$DIR/{store}: read 3 segments, 1 dump files and 0 key bundles, ");
+        assert!(ran.stdout.contains(&line), "{}", ran.stdout);
+    }
+    let damaged = segment_object_keys(&segments[1]).remove(1);
+    for (store, other) in [("copy", "store"), ("store", "copy")] {
+        flip_last_byte(&place.path(store).join(&damaged));
+        let ran = place.run(&["verify"]);
+        assert_eq!(ran.code, 4, "{ran:?}");
+        let error = format!("error: $DIR/{store}: {damaged} is damaged: ");
+        assert!(ran.stderr.starts_with(&error) && !ran.stderr.contains("more)"), "{}", ran.stderr);
+        let json = place.run(&["--json", "verify"]);
+        let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+        let (first, copy) = (&json["damage"], &json["copies"][0]["damage"]);
+        let (bad, good) = if store == "store" { (first, copy) } else { (copy, first) };
+        assert_eq!((bad.as_array().unwrap().len(), good.as_array().unwrap().len()), (1, 0));
+        std::fs::copy(place.path(other).join(&damaged), place.path(store).join(&damaged)).unwrap();
+    }
+}
+
+#[test]
+fn a_first_store_that_lost_everything_is_not_made_anew() {
+    let place = Place::new();
+    fill(&place, 1);
+    copy(&place);
+    std::fs::remove_dir_all(place.path("store")).unwrap();
+    place.refused(
+        &["init"],
+        1,
+        "error: $DIR/store holds no archive, and its copy in $DIR/copy does\n\
+         hint: make $DIR/copy the [store] and $DIR/store one of [[copies]]: init fills it\n",
+    );
+    let ran = place.run(&["list", "segments"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("a store cannot be read: going on with the others"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("binlog.000001"), "{}", ran.stdout);
+    // As the hint says.
+    let text = read(&place.path("highwater.toml"));
+    let swapped = text.replace("path = \"copy\"", "path = \"?\"");
+    let swapped = swapped.replace(&format!("path = \"{}\"", place.path("store").display()), "path = \"copy\"");
+    place.write("highwater.toml", &swapped.replace("path = \"?\"", "path = \"store\""));
+    let ran = place.run(&["init"]);
+    assert!(ran.stdout.contains("made  copy of service orders in $DIR/store\n"), "{ran:?}");
+    let ran = place.run(&["verify"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
 }
 
 #[test]
@@ -216,7 +279,7 @@ fn the_wrong_identity_is_told_with_the_key_that_is_needed() {
     let recipient = open(&place).repository().recipients[0].clone();
     let other = NewIdentity::generate();
     highwater::fsync::write_new(&place.path("other.txt"), other.file_text().as_bytes()).unwrap();
-    let object = segment_object_key(&segments[0]);
+    let object = segment_object_keys(&segments[0]).remove(0);
     place.refused(
         &["verify", "--store", "$DIR/store", "--identity", "$DIR/other.txt"],
         3,

@@ -66,7 +66,7 @@ fn an_unknown_key_is_named_with_its_line() {
     let place = Place::new();
     place.write("highwater.toml", &CONFIGURATION.replace("user =", "usr ="));
     let expected = "error: $DIR/highwater.toml, line 6, usr: unknown field `usr`, expected one of `host`, `port`, \
-                    `socket`, `user`, `password`, `tls`, `ca`, `server_id`\n";
+                    `socket`, `user`, `password`, `tls`, `ca`, `failover`, `server_id`\n";
     place.refused(&["status"], 2, expected);
 }
 

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater::archive::Archive;
-use highwater::capture::{Capture, CaptureError, Discontinuity};
+use highwater::capture::{Capture, CaptureError};
 use highwater::config::Config;
-use highwater::exit::Exit;
 use highwater::source::ServerError;
 use highwater::store::DirectoryStore;
 use highwater_binlog::GtidSet;
-use highwater_catalog::Inventory;
+use highwater_catalog::{Inventory, Timeline, TimelineId};
 use highwater_tests::MysqlServer;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -65,7 +64,7 @@ impl Site {
     }
 
     fn agent(&self, server: &MysqlServer) -> Result<Agent, CaptureError> {
-        let (capture, _) = Capture::open(&self.config, by_socket(server, "agent", "pw"), self.archive())?;
+        let (capture, _) = Capture::open(&self.config, vec![by_socket(server, "agent", "pw")], self.archive())?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(capture.run(stop.clone()));
         Ok(Agent { stop, task })
@@ -79,10 +78,15 @@ impl Site {
     /// Waits until the archive has all that the server executed.
     async fn caught_up(&self, server: &MysqlServer, agent: &Agent) {
         let executed: GtidSet = server.gtid_executed().unwrap().parse().unwrap();
+        self.has(&executed, agent).await;
+    }
+
+    /// Waits until the archive has these transactions.
+    async fn has(&self, gtids: &GtidSet, agent: &Agent) {
         let start = Instant::now();
-        while !executed.is_subset(&self.gtids()) {
+        while !gtids.is_subset(&self.gtids()) {
             assert!(!agent.task.is_finished(), "the agent ended");
-            assert!(start.elapsed() < Duration::from_secs(60), "still missing {}", executed.subtract(&self.gtids()));
+            assert!(start.elapsed() < Duration::from_secs(60), "still missing {}", gtids.subtract(&self.gtids()));
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -209,8 +213,25 @@ async fn a_transaction_larger_than_what_is_read_ahead_comes_through() {
     site.equals(&server);
 }
 
+/// The reason of the newest timeline, once there are so many.
+async fn timelines(site: &Site, agent: &Agent, count: usize) -> Timeline {
+    let start = Instant::now();
+    loop {
+        let timelines = site.inventory().timelines;
+        if timelines.len() >= count {
+            assert_eq!(timelines.len(), count);
+            let newest = timelines.last().unwrap().clone();
+            assert_eq!(newest.parent, Some(TimelineId(newest.id.0 - 1)));
+            return newest;
+        }
+        assert!(!agent.task.is_finished(), "the agent ended");
+        assert!(start.elapsed() < Duration::from_secs(30), "no timeline {count}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sources_that_do_not_continue_the_archive_are_refused() {
+async fn a_gap_and_a_reset_end_the_timeline_and_begin_another() {
     let server = MysqlServer::builder().start().unwrap();
     server.sql("CREATE DATABASE d").unwrap();
     let site = Site::new(&server);
@@ -220,6 +241,7 @@ async fn sources_that_do_not_continue_the_archive_are_refused() {
     // Two agents cannot share a folder.
     assert!(matches!(site.agent(&server), Err(CaptureError::Locked { .. })));
     agent.stop().await;
+    let first = site.inventory().segments;
 
     // What was purged meanwhile is gone: exactly that is named.
     let before: GtidSet = server.gtid_executed().unwrap().parse().unwrap();
@@ -227,19 +249,32 @@ async fn sources_that_do_not_continue_the_archive_are_refused() {
     let last = server.binlogs().unwrap().pop().unwrap();
     server.sql(&format!("PURGE BINARY LOGS TO '{last}'")).unwrap();
     let after: GtidSet = server.gtid_executed().unwrap().parse().unwrap();
-    let error = site.agent(&server).unwrap().error().await;
-    let CaptureError::Discontinuity(Discontinuity::Gap { missing }) = &error else { panic!("{error}") };
-    assert_eq!(*missing, after.subtract(&before));
-    assert_eq!(error.exit(), Exit::Unreachable);
-    assert!(error.hint().unwrap().contains("replica that still has these binlogs"));
+    let agent = site.agent(&server).unwrap();
+    let second = timelines(&site, &agent, 2).await;
+    let missing = after.subtract(&before);
+    assert_eq!(
+        second.reason,
+        format!("gap: the source has purged transactions that are not in the archive: {missing}")
+    );
+    assert_eq!(second.starting_gtids, after);
+    server.sql("CREATE DATABASE found").unwrap();
+    let executed: GtidSet = server.gtid_executed().unwrap().parse().unwrap();
+    site.has(&executed.subtract(&missing), &agent).await;
+    agent.stop().await;
+    assert!(site.gtids().intersect(&missing).is_empty());
 
     // A server that was reset has another history, though its UUID is the same.
-    server.sql("RESET BINARY LOGS AND GTIDS").unwrap();
-    let error = site.agent(&server).unwrap().error().await;
-    assert!(matches!(error, CaptureError::Discontinuity(Discontinuity::Forked { .. })), "{error}");
-    assert_eq!(error.exit(), Exit::Failed);
-    // Nothing was published meanwhile.
-    assert_eq!(site.gtids(), before);
+    server.sql("RESET BINARY LOGS AND GTIDS; CREATE DATABASE anew").unwrap();
+    let agent = site.agent(&server).unwrap();
+    let third = timelines(&site, &agent, 3).await;
+    assert!(third.reason.starts_with("fork: the archive has transactions that the source does not have: "));
+    let anew: GtidSet = server.gtid_executed().unwrap().parse().unwrap();
+    site.has(&anew, &agent).await;
+    agent.stop().await;
+    // What was there is there as it was.
+    let segments = site.inventory().segments;
+    assert_eq!(segments.iter().filter(|segment| segment.timeline.0 == 1).cloned().collect::<Vec<_>>(), first);
+    assert!(segments.iter().any(|segment| segment.timeline.0 == 3 && segment.gtids_added == anew));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,8 +289,22 @@ async fn reused_gtids_are_a_fork_even_when_the_sets_agree() {
     server
         .sql("RESET BINARY LOGS AND GTIDS; CREATE DATABASE e; CREATE DATABASE f; CREATE DATABASE g; CREATE DATABASE h")
         .unwrap();
-    let error = site.agent(&server).unwrap().error().await;
-    assert!(matches!(&error, CaptureError::Discontinuity(Discontinuity::Differs { .. })), "{error}");
+    let agent = site.agent(&server).unwrap();
+    let second = timelines(&site, &agent, 2).await;
+    assert!(second.reason.contains(" of the source differs from the archive between "), "{}", second.reason);
+    let executed: GtidSet = server.gtid_executed().unwrap().parse().unwrap();
+    let start = Instant::now();
+    // Everything of the new history is captured, also what has the same GTIDs as before.
+    let captured = |site: &Site| {
+        let segments = site.inventory().segments;
+        let second = segments.iter().filter(|segment| segment.timeline.0 == 2);
+        second.fold(GtidSet::new(), |set, segment| set.union(&segment.gtids_added))
+    };
+    while captured(&site) != executed {
+        assert!(start.elapsed() < Duration::from_secs(30), "only {}", captured(&site));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,10 @@
 
 mod agent;
 mod capture;
+mod durable;
+mod facts;
+mod hostile;
 mod login_errors;
 mod logins;
+mod semi_sync;
 mod stream;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use highwater::server::ServerLogin;
-use highwater::source::{BinlogStream, ReplicaIdentity, ReplicationClient, ServerError};
-use highwater_binlog::{ChecksumAlgorithm, EventType, GtidSet, RawEvent};
+use highwater::source::{BinlogStream, ReplicaIdentity, ReplicationClient, SemiSync, ServerError};
+use highwater_binlog::{BinlogPosition, ChecksumAlgorithm, EventType, GtidSet, RawEvent, RotateEvent};
 use highwater_tests::MysqlServer;
 
 use crate::logins::by_socket;
@@ -18,7 +18,7 @@ pub(crate) fn identity() -> ReplicaIdentity {
 }
 
 async fn stream(login: &ServerLogin, have: &GtidSet) -> Result<BinlogStream, ServerError> {
-    ReplicationClient::connect(login).await?.dump_gtid(&identity(), have, None).await
+    ReplicationClient::connect(login).await?.dump_gtid(&identity(), have, None, SemiSync::Off).await
 }
 
 fn account(server: &MysqlServer, privileges: &str) -> ServerLogin {
@@ -41,7 +41,7 @@ async fn from_the_empty_set_come_the_bytes_of_the_file_and_then_heartbeats() {
     let mut heartbeats = 0;
     while heartbeats < 2 {
         let event = stream.next().await.unwrap().expect("a stream without end");
-        let event = RawEvent::verify(event, ChecksumAlgorithm::Crc32).unwrap();
+        let event = RawEvent::verify(event.bytes, ChecksumAlgorithm::Crc32).unwrap();
         match event.event_type() {
             EventType::HEARTBEAT | EventType::HEARTBEAT_V2 => heartbeats += 1,
             EventType::ROTATE if event.is_artificial() => bytes.truncate(4),
@@ -114,4 +114,39 @@ fn pid(server: &MysqlServer) -> String {
 fn signal(pid: &str, name: &str) {
     let done = std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.trim()).status().unwrap();
     assert!(done.success());
+}
+
+#[tokio::test]
+async fn from_a_position_come_the_bytes_of_the_file_after_it() {
+    let server = MysqlServer::builder().without_gtids().start().unwrap();
+    let login = account(&server, "GRANT REPLICATION SLAVE ON *.* TO agent");
+    server.sql("CREATE DATABASE d; CREATE TABLE d.t (a INT)").unwrap();
+    let name = server.binlogs().unwrap().pop().unwrap();
+    let start = server.remote_binlog(&name).unwrap().len();
+    server.sql("INSERT INTO d.t VALUES (1), (2)").unwrap();
+    let file = server.remote_binlog(&name).unwrap();
+
+    let at = |offset| BinlogPosition { binlog: name.parse().unwrap(), offset };
+    let client = ReplicationClient::connect(&login).await.unwrap();
+    let mut stream = client.dump_position(&identity(), &at(start as u64), SemiSync::Off).await.unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        let event = stream.next().await.unwrap().expect("a stream without end");
+        let event = RawEvent::verify(event.bytes, ChecksumAlgorithm::Crc32).unwrap();
+        match event.event_type() {
+            EventType::HEARTBEAT | EventType::HEARTBEAT_V2 => break,
+            EventType::ROTATE => {
+                assert_eq!(RotateEvent::read(&event).unwrap().next, at(start as u64));
+            }
+            // What the source sends to read the rest with.
+            EventType::FORMAT_DESCRIPTION => assert_eq!(event.header().end_log_pos, 0),
+            _ => bytes.extend_from_slice(event.bytes()),
+        }
+    }
+    assert!(bytes == file[start..], "{} bytes streamed, {} in the file", bytes.len(), file.len() - start);
+    assert!(!bytes.is_empty());
+
+    let client = ReplicationClient::connect(&login).await.unwrap();
+    let error = client.dump_position(&identity(), &at(1 << 32), SemiSync::Off).await.expect_err("more than 32 bits");
+    assert!(matches!(error, ServerError::PositionTooLarge { .. }), "{error}");
 }

@@ -46,6 +46,9 @@ fn dump_of_nothing() -> (Dump, Files) {
 /// So many that a history has segments that begin within a binlog.
 const TRANSACTIONS_PER_SEGMENT: usize = 6;
 
+/// So small that most segments are in several objects, cut within transactions and events.
+const OBJECT_BYTES_MAX: u64 = 1500;
+
 /// One archived transaction.
 #[derive(Debug, Clone)]
 pub(crate) struct ArchivedTransaction {
@@ -84,6 +87,7 @@ impl Archived {
 
     fn in_store(server: &MysqlServer, objects: Arc<dyn ObjectStore>, store: Arc<MemoryStore>) -> Self {
         let archive = Archive::create(objects, "orders".parse().unwrap(), Recipients::default()).unwrap();
+        let archive = archive.with_object_bytes_max(OBJECT_BYTES_MAX);
         let timeline = Timeline {
             id: TimelineId(1),
             parent: None,
@@ -165,7 +169,7 @@ impl Archived {
                 last_commit: times().max(),
                 events,
                 transactions: group.len() as u64,
-                previous_sha256: last.as_ref().map(|last| last.object.plain_sha256),
+                previous_sha256: last.as_ref().map(|last| last.plain_sha256),
             };
             let mut plain = &bytes[start as usize..end as usize];
             *last = Some(self.archive.publish_segment(draft, &mut plain).unwrap());

@@ -81,7 +81,7 @@ async fn damaged_segment_is_found_before_the_target_is_touched() {
     let target = odd_target(2);
     let before = traces(&target);
     let segment = &archived.inventory.segments[1];
-    let key = highwater_catalog::segment_object_key(segment).parse().unwrap();
+    let key = highwater_catalog::segment_object_keys(segment)[0].parse().unwrap();
     let mut bytes = archived.store.get(&key).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

@@ -1,0 +1,147 @@
+//! `binlog-decrypt` with keys in a Vault, against a small HTTP server that speaks the API of its KV engine.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use highwater_keyring::Keyring;
+use highwater_tests::{MysqlServer, Programs};
+
+/// What the server wants to see, and what must not be seen anywhere else.
+const TOKEN: &str = "hvs.canary-token";
+
+/// Base64, by the system's own program.
+fn base64(bytes: &[u8]) -> Result<String> {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new("base64").arg("-w0").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    child.stdin.take().context("stdin")?.write_all(bytes)?;
+    Ok(String::from_utf8(child.wait_with_output()?.stdout)?)
+}
+
+/// A Vault whose engine of `version` is mounted at `secret/mysql`, with the keys in folder `db1` of it.
+struct Vault {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Vault {
+    fn start(version: u8, keyring: &Keyring) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let mut secrets = Vec::new();
+        for (id, key) in keyring.keys() {
+            let name = base64(format!("{}_{id}0_", id.as_str().len()).as_bytes())?;
+            let secret = format!(r#"{{"type":"AES","value":"{}"}}"#, base64(key.expose())?);
+            secrets.push((name, secret));
+        }
+        secrets.push((base64(b"5_other4_root")?, r#"{"type":"AES","value":"AAAA"}"#.to_owned()));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = Self::serve(stream, version, &secrets, &log);
+            }
+        });
+        Ok(Self { url, asked })
+    }
+
+    fn serve(
+        mut stream: std::net::TcpStream,
+        version: u8,
+        secrets: &[(String, String)],
+        log: &Mutex<Vec<String>>,
+    ) -> Result<()> {
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        let request = lines.next().context("a request")??;
+        let mut allowed = false;
+        for line in lines {
+            let line = line?;
+            if line.is_empty() {
+                break;
+            }
+            allowed |= line
+                .split_once(": ")
+                .is_some_and(|(name, value)| name.eq_ignore_ascii_case("x-vault-token") && value == TOKEN);
+        }
+        let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        if let Ok(mut log) = log.lock() {
+            log.push(path.clone());
+        }
+        let (list, data) = match version {
+            1 => ("/v1/secret/mysql/db1?list=true", "/v1/secret/mysql/db1/"),
+            _ => ("/v1/secret/mysql/metadata/db1?list=true", "/v1/secret/mysql/data/db1/"),
+        };
+        let names = || secrets.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
+        let secret = path.strip_prefix(data).and_then(|name| secrets.iter().find(|(known, _)| known == name));
+        let body = match (allowed, path.as_str(), secret) {
+            (false, ..) => None,
+            (_, "/v1/secret/mysql/config", _) if version == 2 => {
+                Some(r#"{"data":{"cas_required":false,"max_versions":0}}"#.to_owned())
+            }
+            (_, path, _) if path == list => Some(format!(r#"{{"data":{{"keys":[{}]}}}}"#, names())),
+            (_, _, Some((_, secret))) if version == 1 => Some(format!(r#"{{"lease_id":"","data":{secret}}}"#)),
+            (_, _, Some((_, secret))) => Some(format!(r#"{{"data":{{"data":{secret},"metadata":{{"version":1}}}}}}"#)),
+            _ => Some(String::new()),
+        };
+        let (status, body) = match body {
+            None => ("403 Forbidden", String::new()),
+            Some(body) if body.is_empty() => ("404 Not Found", r#"{"errors":[]}"#.to_owned()),
+            Some(body) => ("200 OK", body),
+        };
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())?;
+        Ok(())
+    }
+
+    fn config(&self, path: &Path, version: &str, token: &str) -> Result<()> {
+        let (url, mount) = (&self.url, "secret/mysql/db1");
+        let text = format!(
+            r#"{{"vault_url":"{url}","secret_mount_point":"{mount}","token":"{token}","secret_mount_point_version":"{version}"}}"#
+        );
+        Ok(fs::write(path, text)?)
+    }
+}
+
+#[test]
+fn keys_in_a_vault_of_either_version_open_a_servers_binlogs() -> Result<()> {
+    let server = MysqlServer::builder().start()?;
+    server.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY); INSERT INTO d.t VALUES (1), (2)")?;
+    server.sql("ALTER INSTANCE ROTATE BINLOG MASTER KEY; FLUSH BINARY LOGS")?;
+    let name = server.binlogs()?.remove(0);
+    let (file, sent) = (server.data().join(&name), server.remote_binlog(&name)?);
+    let keyring = Keyring::read(&fs::read(server.keyring())?)?;
+    let programs = Programs::find()?;
+    let folder = tempfile::tempdir()?;
+    for (engine, versions) in [(1, ["AUTO", "1"]), (2, ["AUTO", ""])] {
+        let vault = Vault::start(engine, &keyring)?;
+        for version in versions {
+            let config = folder.path().join("component_keyring_vault.cnf");
+            vault.config(&config, version, TOKEN)?;
+            for (option, place) in [("--vault", config.as_path()), ("--datadir", folder.path())] {
+                let run = programs.decrypt([Path::new(option), place, &file])?.success()?;
+                ensure!(run.stdout == sent, "engine {engine}, version {version}, {option}");
+            }
+            vault.config(&config, version, "hvs.wrong")?;
+            let run = programs.decrypt([Path::new("--vault"), &config, &file])?;
+            assert_eq!((run.code, run.stdout.len()), (Some(3), 0));
+            assert!(run.stderr.contains("the token is not allowed") && !run.stderr.contains("hvs."), "{}", run.stderr);
+        }
+        let asked = vault.asked.lock().map(|asked| asked.join("\n")).unwrap_or_default();
+        ensure!(!asked.contains(&base64(b"5_other4_root")?), "a secret of others was read");
+    }
+    // The old plug-in's configuration, and a Vault that is not there.
+    let config = folder.path().join("keyring_vault.conf");
+    let vault = Vault::start(1, &keyring)?;
+    let text = format!("vault_url = {}\nsecret_mount_point = secret/mysql/db1\ntoken = {TOKEN}\n", vault.url);
+    fs::write(&config, &text)?;
+    ensure!(programs.decrypt([Path::new("--vault"), &config, &file])?.success()?.stdout == sent);
+    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    fs::write(&config, text.replace(&vault.url, &format!("http://{nobody}")))?;
+    let run = programs.decrypt([Path::new("--vault"), &config, &file])?;
+    assert_eq!(run.code, Some(3));
+    assert!(!run.stderr.contains(TOKEN), "{}", run.stderr);
+    Ok(())
+}

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use highwater_tests::{Ledger, MysqlServer, Protected, State, size_of_run};
+use highwater::capture::AgentReport;
+use highwater_tests::{Archived, Background, Installation, Ledger, MysqlServer, Protected, State, size_of_run};
 
 #[test]
 fn restarts_and_crashes_of_the_source_end_files_and_lose_nothing() -> Result<()> {
@@ -191,5 +192,36 @@ fn gtids_with_holes_out_of_order_and_of_other_servers_are_all_archived() -> Resu
     ensure!(archived.gtids().to_string() == site.source.gtid_executed()?, "{}", archived.gtids());
     let target = site.require_restorable()?;
     ensure!(State::read_blocking(&target)?.gtids() == site.source.gtid_executed()?);
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_died_before_its_first_segment_waits_for_the_source_that_died_with_it() -> Result<()> {
+    let mut source = MysqlServer::builder().start()?;
+    Ledger::create(&source)?;
+    let highwater = Installation::new(&source)?;
+    // No segment by itself: everything is in the spool.
+    highwater.change_config("segment_age_seconds = 1\n", "segment_age_seconds = 3600\n")?;
+    let mut agent = highwater.agent()?;
+    let in_the_spool = |agent: &mut Background, gtids: &str| {
+        highwater.wait_until("spool with everything", Duration::from_secs(60), agent, |highwater| {
+            Ok(AgentReport::read(&highwater.state())?.is_some_and(|report| report.spooled_gtids == gtids))
+        })
+    };
+    let gtids = source.gtid_executed()?;
+    in_the_spool(&mut agent, &gtids)?;
+    agent.kill()?;
+    source.kill()?;
+    ensure!(Archived::read(&highwater)?.inventory.segments.is_empty(), "the agent was to die before");
+    let mut agent = highwater.agent()?;
+    // What the spool has goes to the store without the source, and then the agent is still there.
+    highwater.wait_for_gtids(&mut agent, &gtids)?;
+    source.start()?;
+    source.sql("INSERT INTO ledger.entries VALUES (9, 1, '<entry.after>', '')")?;
+    in_the_spool(&mut agent, &source.gtid_executed()?)?;
+    agent.terminate(Duration::from_secs(30))?;
+    let archived = Archived::read(&highwater)?;
+    archived.require_equal(&source)?;
+    ensure!(archived.timelines() == 1, "{} timelines", archived.timelines());
     Ok(())
 }

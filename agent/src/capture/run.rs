@@ -181,7 +181,8 @@ impl Capture {
     fn is_established(&self) -> bool {
         let has_history = |plant: &Plant| {
             let standing = plant.publisher.standing();
-            standing.timeline.0 > 1 || standing.next_sequence > 0
+            // What is only in the spool proves it too: the agent may have died before its first segment.
+            standing.timeline.0 > 1 || standing.next_sequence > 0 || plant.progress.received() > 0
         };
         self.running.borrow().is_some() || matches!(&self.stage, Stage::Known(plant) if has_history(plant))
     }

@@ -34,7 +34,7 @@ const CHECKSUM_LEN: usize = 4;
 
 /// A file that is a binlog by its first bytes.
 #[derive(Debug)]
-pub(crate) struct BinlogFile {
+pub struct BinlogFile {
     name: String,
     file: File,
     seekable: bool,
@@ -46,23 +46,25 @@ pub(crate) struct BinlogFile {
 
 /// What the first event says.
 #[derive(Debug, Clone)]
-pub(crate) struct Opening {
-    pub(crate) description: FormatDescription,
+pub struct Opening {
+    /// How the other events are read.
+    pub description: FormatDescription,
     /// Whether the server had not closed the file.
-    pub(crate) in_use: bool,
+    pub in_use: bool,
     /// Whether it is a replica's relay log.
-    pub(crate) relay_log: bool,
+    pub relay_log: bool,
     /// Its time, seconds since 1970.
-    pub(crate) timestamp: u32,
+    pub timestamp: u32,
     /// The server that wrote it.
-    pub(crate) server_id: u32,
+    pub server_id: u32,
     /// Plaintext from the magic to the last event that says how the others are read.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 /// How the stream is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encryption {
+pub enum Encryption {
+    /// Not at all.
     None,
     /// The whole stream, MySQL's way.
     MySql,
@@ -74,12 +76,15 @@ pub(crate) enum Encryption {
 
 /// A file whose key is found.
 #[derive(Debug)]
-pub(crate) struct Unlocked {
-    pub(crate) stream: PlainStream,
-    pub(crate) opening: Opening,
-    pub(crate) encryption: Encryption,
+pub struct Unlocked {
+    /// Its plaintext.
+    pub stream: PlainStream,
+    /// What its first event says.
+    pub opening: Opening,
+    /// What it was on the disk.
+    pub encryption: Encryption,
     /// Where the key was; none for a plain file.
-    pub(crate) key_place: Option<String>,
+    pub key_place: Option<String>,
 }
 
 /// What the beginning of a stream looks like under one key.
@@ -95,7 +100,10 @@ enum Probe {
 
 impl BinlogFile {
     /// Opens a file and reads its encryption header, if it has one.
-    pub(crate) fn open(input: &Input) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no binlog.
+    pub fn open(input: &Input) -> Result<Self, Failure> {
         let shown = &input.to_string();
         let failed = |error: &std::io::Error| match error.kind() {
             ErrorKind::PermissionDenied => {
@@ -131,17 +139,22 @@ impl BinlogFile {
     }
 
     /// Its encryption header; none for a plain file.
-    pub(crate) fn header(&self) -> Option<&EncryptionHeader> {
+    #[must_use]
+    pub fn header(&self) -> Option<&EncryptionHeader> {
         self.header.as_ref()
     }
 
     /// Its size on disk in bytes, where it is a file.
-    pub(crate) fn bytes(&self) -> Option<u64> {
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
         self.bytes
     }
 
     /// Finds the key whose plaintext is a binlog. Nothing else tells a right key from a wrong one.
-    pub(crate) fn unlock(mut self, keys: &Keys) -> Result<Unlocked, Failure> {
+    ///
+    /// # Errors
+    /// When no key opens it, or its first events are damaged or not all there.
+    pub fn unlock(mut self, keys: &Keys) -> Result<Unlocked, Failure> {
         let Some(header) = self.header.take() else { return self.unlock_plain(keys) };
         let mut wrong = Vec::new();
         let mut unproven = None;

@@ -102,9 +102,11 @@ pub(crate) struct Arguments {
 
 /// `--key ID=HEX-FILE`
 #[derive(Debug, Clone)]
-pub(crate) struct KeyFile {
-    pub(crate) key_id: KeyId,
-    pub(crate) path: PathBuf,
+pub struct KeyFile {
+    /// Whose file it is.
+    pub key_id: KeyId,
+    /// The file with its hexadecimal digits.
+    pub path: PathBuf,
 }
 
 impl FromStr for KeyFile {
@@ -120,15 +122,21 @@ impl FromStr for KeyFile {
 }
 
 /// Where the key may be.
-#[derive(Debug)]
-pub(crate) struct KeyPlaces {
-    pub(crate) keyrings: Vec<PathBuf>,
-    pub(crate) passwords: Vec<PathBuf>,
+#[derive(Debug, Clone, Default)]
+pub struct KeyPlaces {
+    /// Keyring files.
+    pub keyrings: Vec<PathBuf>,
+    /// Files with passwords of keyrings.
+    pub passwords: Vec<PathBuf>,
+    /// Configurations of components that keep keys in a Vault.
     #[cfg(feature = "vault")]
-    pub(crate) vaults: Vec<PathBuf>,
-    pub(crate) identities: Vec<PathBuf>,
-    pub(crate) keys: Vec<KeyFile>,
-    pub(crate) datadirs: Vec<PathBuf>,
+    pub vaults: Vec<PathBuf>,
+    /// age identities, for sealed key bundles.
+    pub identities: Vec<PathBuf>,
+    /// Single keys.
+    pub keys: Vec<KeyFile>,
+    /// Data folders, whose configuration leads to a keyring.
+    pub datadirs: Vec<PathBuf>,
 }
 
 /// What to do with each file.

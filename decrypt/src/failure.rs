@@ -1,13 +1,13 @@
 //! How a run ends, and what a person is told.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use serde::Serialize;
 
 /// The exit codes, the same in all of Highwater's programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Exit {
+pub enum Exit {
     /// Everything was done.
     Done,
     /// Something outside of the binlog and the keyring failed: reading, writing.
@@ -24,7 +24,8 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// The process's exit code.
-    pub(crate) const fn code(self) -> u8 {
+    #[must_use]
+    pub const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
@@ -38,12 +39,15 @@ impl Exit {
 
 /// Why something was not done, and what to do about it.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Failure {
+pub struct Failure {
+    /// What kind of failure.
     #[serde(rename = "kind")]
-    pub(crate) exit: Exit,
-    pub(crate) error: String,
+    pub exit: Exit,
+    /// What went wrong: a lowercase fragment that names the object.
+    pub error: String,
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) hint: Option<String>,
+    pub hint: Option<String>,
 }
 
 impl Failure {
@@ -70,6 +74,14 @@ impl Failure {
         }
     }
 }
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 /// An error with everything it was caused by, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

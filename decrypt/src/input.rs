@@ -15,8 +15,10 @@ const INDEX_BYTES_MAX: u64 = 64 << 20;
 
 /// One binary log or relay log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Input {
+pub enum Input {
+    /// What the program is given.
     Stdin,
+    /// A file.
     File(PathBuf),
 }
 
@@ -50,7 +52,7 @@ impl Input {
 ///
 /// # Errors
 /// A folder or an index that cannot be read or has none.
-pub(crate) fn expand(names: &[PathBuf]) -> Result<Vec<Input>, Failure> {
+pub fn expand(names: &[PathBuf]) -> Result<Vec<Input>, Failure> {
     let mut inputs = Vec::new();
     for name in names {
         if name.as_os_str() == "-" {

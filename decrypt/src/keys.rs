@@ -22,7 +22,7 @@ pub(crate) struct KeySource {
 
 /// All keyrings given, kept apart: two servers, or one before and after a reset, may have different keys of one id.
 #[derive(Debug, Default)]
-pub(crate) struct Keys {
+pub struct Keys {
     sources: Vec<KeySource>,
     /// Why a data folder gave no keyring.
     notes: Vec<String>,
@@ -34,7 +34,7 @@ impl Keys {
     /// # Errors
     /// A keyring or key file named on the command line that cannot be used. Those of data folders become notes: the
     /// files may be plain, or their key come from elsewhere.
-    pub(crate) fn collect(places: &KeyPlaces) -> Result<Self, Failure> {
+    pub fn collect(places: &KeyPlaces) -> Result<Self, Failure> {
         let mut keys = Self::default();
         let mut openers = Openers::read(&places.passwords, &places.identities)?;
         for key in &places.keys {

@@ -1,4 +1,6 @@
 //! Opens MySQL's encrypted binary logs with the keyring of the server that wrote them: offline, without a server.
+//!
+//! Others take from here how a server's files and its keyring are found and opened.
 
 mod binlog_file;
 mod cli;
@@ -21,6 +23,13 @@ mod stream;
 mod time;
 #[cfg(feature = "vault")]
 mod vault;
+
+pub use binlog_file::{BinlogFile, Encryption, Opening, Unlocked};
+pub use cli::{KeyFile, KeyPlaces};
+pub use failure::{Exit, Failure};
+pub use input::{Input, expand};
+pub use keys::Keys;
+pub use stream::PlainStream;
 
 use std::process::ExitCode;
 

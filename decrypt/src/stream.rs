@@ -33,7 +33,7 @@ impl fmt::Debug for Decoder {
 
 /// The plaintext of one file from some offset on.
 #[derive(Debug)]
-pub(crate) struct PlainStream {
+pub struct PlainStream {
     file: File,
     seekable: bool,
     decoder: Decoder,
@@ -52,7 +52,10 @@ impl PlainStream {
 
     /// Goes on at `offset`, which must be that of an event. What is before it is not read where the file can be moved
     /// in, and not decrypted.
-    pub(crate) fn skip_to(&mut self, offset: u64) -> std::io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn skip_to(&mut self, offset: u64) -> std::io::Result<()> {
         let known = usize::try_from(offset).ok().filter(|known| *known <= self.raw.len());
         if let Some(known) = known {
             self.raw.drain(..known);
@@ -69,8 +72,11 @@ impl PlainStream {
         Ok(())
     }
 
-    /// The next plaintext bytes, in place of what `chunk` had; none at the end.
-    pub(crate) fn next(&mut self, chunk: &mut Vec<u8>) -> std::io::Result<bool> {
+    /// The next plaintext bytes, in place of what `chunk` had; none at the end. A file that grows may have more later.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn next(&mut self, chunk: &mut Vec<u8>) -> std::io::Result<bool> {
         chunk.clear();
         match &self.decoder {
             Decoder::Events { .. } => self.next_events(chunk)?,

@@ -11,6 +11,7 @@ mod copies;
 mod dump;
 mod error;
 mod facts;
+mod file;
 mod keys;
 mod owner;
 mod pieces;
@@ -23,7 +24,8 @@ pub use dump::{DumpFileWriter, DumpWriter};
 pub use error::ArchiveError;
 pub(crate) use error::store_hint;
 pub use facts::StoredFacts;
-pub use reader::{CopyError, ObjectReader, SegmentDigest};
+pub use file::FileDraft;
+pub use reader::{CopyError, ObjectReader, WholeDigest};
 pub use scan::Scan;
 pub use segment::{SegmentDraft, StoredSegment};
 
@@ -132,7 +134,7 @@ impl Archive {
         Self { scratch, ..self }
     }
 
-    /// Cuts segments into objects of at most so many plain bytes, instead of 64 MiB. At least 1.
+    /// Cuts segments and kept files into objects of at most so many plain bytes, instead of 64 MiB. At least 1.
     #[must_use]
     pub fn with_object_bytes_max(self, object_bytes_max: u64) -> Self {
         Self { object_bytes_max: object_bytes_max.max(1), ..self }

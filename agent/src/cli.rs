@@ -1,7 +1,9 @@
 //! The command line: clap structs only.
 
+mod binlogs;
 mod restore;
 
+pub use binlogs::BinlogsArgs;
 pub use restore::{FindArgs, FoundKind, PointArgs, RestoreArgs, TargetArgs, TargetTls};
 
 use std::path::PathBuf;
@@ -60,6 +62,9 @@ pub enum Command {
     /// Bring everything back, to a time or to just before a transaction, into an empty server
     #[command(after_help = restore::EXAMPLES)]
     Restore(Box<RestoreArgs>),
+    /// Give encrypted binlogs back as the server's files, with a keyring that opens them
+    #[command(after_help = binlogs::EXAMPLES)]
+    Binlogs(BinlogsArgs),
     /// Read everything back and prove it: hashes, chain, keys
     Verify(VerifyArgs),
     /// Work on the catalog, the local index of the archive
@@ -168,6 +173,8 @@ pub enum Listed {
     Timelines,
     /// Sealed backups of keyring keys
     Keys,
+    /// Encrypted binlogs that were kept as they were
+    Files,
 }
 
 /// `verify`

@@ -1,6 +1,7 @@
 //! The commands: each builds its input, calls the library, and renders what came of it.
 
 mod agent;
+mod binlogs;
 mod catalog;
 mod context;
 mod doctor;
@@ -57,6 +58,7 @@ async fn dispatch(cli: Cli, stop: CancellationToken) -> anyhow::Result<Exit> {
         Command::List(args) => blocking(stop, move || list::run(&context, &args)).await,
         Command::Find(args) => blocking(stop, move || find::run(&context, &args)).await,
         Command::Restore(args) => restore::run(context, *args, stop).await,
+        Command::Binlogs(args) => blocking(stop, move || binlogs::run(&context, &args)).await,
         Command::Verify(args) => blocking(stop, move || verify::run(&context, &args)).await,
         Command::Catalog(args) => blocking(stop, move || catalog::run(&context, &args)).await,
         Command::Keyring(args) => blocking(stop, move || keyring::run(&context, &args)).await,

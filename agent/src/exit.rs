@@ -11,6 +11,7 @@ use crate::archive::ArchiveError;
 use crate::capture::CaptureError;
 use crate::config::ConfigError;
 use crate::dump::DumpError;
+use crate::kept::KeepError;
 use crate::restore::RestoreFailure;
 use crate::seal::SealError;
 use crate::secret::SecretError;
@@ -166,6 +167,9 @@ fn explain(error: &(dyn Error + 'static)) -> Option<(Option<Exit>, Option<String
         return Some((Some(Exit::Usage), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<CaptureError>() {
+        return Some((Some(error.exit()), error.hint()));
+    }
+    if let Some(error) = error.downcast_ref::<KeepError>() {
         return Some((Some(error.exit()), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<DumpError>() {

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::failpoint;
 
@@ -47,6 +47,40 @@ pub fn create_new(path: &Path, temporaries: &Path, body: &mut dyn Read) -> Resul
     // The file is there for good; a temporary name that stays is swept later.
     let _ = temporary.close();
     Ok(size)
+}
+
+/// A file whose bytes are all on the disk and which has no name that stays: for several files that are to appear together.
+/// It is not open, so that there can be any number of them; the folder is to be locked against a sweep meanwhile.
+#[derive(Debug)]
+pub struct Incoming(TempPath);
+
+impl Incoming {
+    /// Collects all of `body` in `folder`.
+    ///
+    /// # Errors
+    /// Which side failed.
+    pub fn write(folder: &Path, body: &mut dyn Read) -> Result<Self, WriteError> {
+        let (temporary, _) = write_temporary(folder, body)?;
+        Ok(Self(temporary.into_temp_path()))
+    }
+
+    /// Names it; an existing file is left alone and answered with `AlreadyExists`. The caller fsyncs the folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn create(self, path: &Path) -> io::Result<()> {
+        fs::hard_link(&self.0, path)?;
+        let _ = self.0.close();
+        Ok(())
+    }
+
+    /// Names it in the place of what has the name. The caller fsyncs the folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn replace(self, path: &Path) -> io::Result<()> {
+        self.0.persist(path).map_err(|error| error.error)
+    }
 }
 
 /// Writes `path` with exactly `bytes`, replacing what was there: a crash leaves the old file or the new one.

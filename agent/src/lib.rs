@@ -11,6 +11,7 @@ pub mod failpoint;
 pub mod fsync;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod kept;
 pub mod operate;
 pub mod render;
 pub mod restore;

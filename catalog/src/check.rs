@@ -2,8 +2,9 @@
 
 use highwater_binlog::{GtidSet, ParseError};
 
+use crate::digest::Sha256Digest;
 use crate::owner::Takeover;
-use crate::record::{Dump, DumpFile, DumpFileKind, KeyGeneration, ObjectFacts, Segment, Timeline};
+use crate::record::{Dump, DumpFile, DumpFileKind, KeptFile, KeyGeneration, ObjectFacts, Segment, Timeline};
 use crate::repository::Repository;
 use crate::time::Micros;
 
@@ -91,51 +92,53 @@ impl Check for Segment {
             number(field, value)?;
         }
         ensure(self.start < self.end, "end", || format!("{} is not after start {}", self.end, self.start))?;
-        objects(self)?;
-        ensure(self.transactions <= self.events, "transactions", || {
-            format!("{} transactions in {} events", self.transactions, self.events)
+        let bytes = objects(&self.objects, "plain_sha256", &self.plain_sha256)?;
+        let apart = self.plain_size();
+        ensure(bytes == apart, "objects.plain_size", || {
+            format!("{bytes} bytes between offsets that are {apart} apart")
         })?;
-        let added = self.gtids_added.count();
-        ensure(added <= self.transactions, "gtids_added", || {
-            format!("{added} GTIDs in {} transactions", self.transactions)
-        })?;
-        let twice = self.gtids_added.intersect(&self.gtids_before);
-        ensure(twice.is_empty(), "gtids_added", || format!("{} also in gtids_before", brief(&twice)))?;
-        commit_times(self)?;
+        contents(self.events, self.transactions, &self.gtids_before, &self.gtids_added)?;
+        commit_times(self.first_commit, self.last_commit, self.transactions)?;
         ensure(self.previous_sha256.is_none() == (self.sequence == 0), "previous_sha256", || {
             "present exactly when there is a previous segment".to_owned()
         })
     }
 }
 
-fn objects(segment: &Segment) -> Checked {
-    let count = segment.objects.len();
+/// Objects that are a whole together, whose digest is `sha256`; returns how many bytes they have.
+fn objects(objects: &[ObjectFacts], field: &'static str, sha256: &Sha256Digest) -> Result<u64, RecordError> {
+    let count = objects.len();
     let most = usize::try_from(Segment::OBJECTS_MAX).unwrap_or(usize::MAX);
     ensure((1..=most).contains(&count), "objects", || format!("{count} objects, not 1 to {most}"))?;
     let mut bytes: u64 = 0;
-    for facts in &segment.objects {
+    for facts in objects {
         object(facts)?;
         ensure(facts.plain_size > 0, "objects.plain_size", || "an object without bytes".to_owned())?;
         bytes = bytes.saturating_add(facts.plain_size);
     }
-    let apart = segment.plain_size();
-    ensure(bytes == apart, "objects.plain_size", || format!("{bytes} bytes between offsets that are {apart} apart"))?;
-    match segment.objects.as_slice() {
-        [only] => ensure(only.plain_sha256 == segment.plain_sha256, "plain_sha256", || {
-            "not that of the only object".to_owned()
-        }),
-        _ => Ok(()),
+    if let [only] = objects {
+        ensure(only.plain_sha256 == *sha256, field, || "not that of the only object".to_owned())?;
     }
+    Ok(bytes)
 }
 
-fn commit_times(segment: &Segment) -> Checked {
-    time("first_commit_us", segment.first_commit)?;
-    time("last_commit_us", segment.last_commit)?;
-    match (segment.first_commit, segment.last_commit) {
+/// How many events, transactions and GTIDs binlog bytes have, and which came before.
+fn contents(events: u64, transactions: u64, before: &GtidSet, added: &GtidSet) -> Checked {
+    ensure(transactions <= events, "transactions", || format!("{transactions} transactions in {events} events"))?;
+    let count = added.count();
+    ensure(count <= transactions, "gtids_added", || format!("{count} GTIDs in {transactions} transactions"))?;
+    let twice = added.intersect(before);
+    ensure(twice.is_empty(), "gtids_added", || format!("{} also in gtids_before", brief(&twice)))
+}
+
+fn commit_times(first: Option<Micros>, last: Option<Micros>, transactions: u64) -> Checked {
+    time("first_commit_us", first)?;
+    time("last_commit_us", last)?;
+    match (first, last) {
         (None, None) => Ok(()),
         (Some(first), Some(last)) => {
             ensure(first <= last, "last_commit_us", || "earlier than first_commit_us".to_owned())?;
-            ensure(segment.transactions > 0, "first_commit_us", || "present without a transaction".to_owned())
+            ensure(transactions > 0, "first_commit_us", || "present without a transaction".to_owned())
         }
         _ => Err(RecordError::new("last_commit_us", "first_commit_us and last_commit_us come together")),
     }
@@ -181,13 +184,31 @@ impl Check for KeyGeneration {
         ensure(self.generation > 0, "generation", || "numbers begin with 1".to_owned())?;
         number("stored_size", self.stored_size)?;
         time("taken_us", Some(self.taken))?;
-        for id in &self.key_ids {
-            ensure(!id.is_empty() && id.len() <= KEY_ID_LEN_MAX && printable(id), "key_ids", || {
-                format!("{} is not a key id", clip(id))
-            })?;
-        }
-        Ok(())
+        self.key_ids.iter().try_for_each(|id| key_id("key_ids", id))
     }
+}
+
+impl Check for KeptFile {
+    fn check(&self) -> Checked {
+        ensure(self.key_generation > 0, "key_generation", || "numbers begin with 1".to_owned())?;
+        key_id("key_id", &self.key_id)?;
+        text("server_version", &self.server_version)?;
+        number("events", self.events)?;
+        number("transactions", self.transactions)?;
+        time("taken_us", Some(self.taken))?;
+        object(&self.header)?;
+        ensure(self.header.plain_size == Self::HEADER_LEN, "header.plain_size", || {
+            format!("a header has {} bytes, not {}", Self::HEADER_LEN, self.header.plain_size)
+        })?;
+        number("body_size", objects(&self.objects, "body_sha256", &self.body_sha256)?)?;
+        contents(self.events, self.transactions, &self.gtids_before, &self.gtids_added)?;
+        commit_times(self.first_commit, self.last_commit, self.transactions)
+    }
+}
+
+fn key_id(field: &'static str, id: &str) -> Checked {
+    let fits = !id.is_empty() && id.len() <= KEY_ID_LEN_MAX && printable(id);
+    ensure(fits, field, || format!("{} is not a key id", clip(id)))
 }
 
 impl Check for Takeover {

@@ -11,10 +11,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 
 use crate::check::{Check, RecordError};
 use crate::names::ManifestName;
-use crate::record::{Dump, Inventory, KeyGeneration, Segment, Timeline};
+use crate::record::{Dump, Inventory, KeptFile, KeyGeneration, Segment, Timeline};
 use crate::repository::RepositoryId;
 
 mod dumps;
+mod files;
 mod keys;
 mod rows;
 mod schema;
@@ -179,6 +180,11 @@ impl Catalog {
         self.record(keys)
     }
 
+    /// Records a kept file; once more is no error.
+    pub fn record_file(&mut self, file: &KeptFile) -> Result<(), CatalogError> {
+        self.record(file)
+    }
+
     /// Everything in it, in the inventory's order.
     pub fn load(&mut self) -> Result<Inventory, CatalogError> {
         self.in_transaction(TransactionBehavior::Deferred, |transaction| {
@@ -187,6 +193,7 @@ impl Catalog {
                 segments: Segment::all(transaction)?,
                 dumps: Dump::all(transaction)?,
                 keys: KeyGeneration::all(transaction)?,
+                files: KeptFile::all(transaction)?,
             })
         })
     }
@@ -200,6 +207,7 @@ impl Catalog {
             inventory.segments.iter().try_for_each(|segment| insert(transaction, segment))?;
             inventory.dumps.iter().try_for_each(|dump| insert(transaction, dump))?;
             inventory.keys.iter().try_for_each(|keys| insert(transaction, keys))?;
+            inventory.files.iter().try_for_each(|file| insert(transaction, file))?;
             count(transaction)
         })
     }

@@ -9,11 +9,12 @@ use serde::de::DeserializeOwned;
 use crate::check::{Check, RecordError};
 use crate::names;
 use crate::owner::Takeover;
-use crate::record::{Dump, KeyGeneration, Segment, Timeline};
+use crate::record::{Dump, KeptFile, KeyGeneration, Segment, Timeline};
 use crate::repository::{Repository, RepositoryId};
 
 mod agent;
 mod dump;
+mod file;
 mod keys;
 mod parts;
 mod repository;
@@ -25,7 +26,7 @@ use parts::Preamble;
 /// The format version this software writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// Longest manifest of a repository, a timeline, a segment or a key bundle: a GTID set of 100,000 intervals still fits,
+/// Longest manifest of a repository, a timeline, a segment, a key bundle or a kept file: a GTID set of 100,000 intervals still fits,
 /// and memory stays bounded when a store sends something else.
 const SMALL_LEN_MAX: usize = 4 << 20;
 
@@ -181,6 +182,7 @@ macro_rules! manifest {
 manifest!(Timeline, SMALL_LEN_MAX, |it| names::timeline_manifest_key(it.id));
 manifest!(Segment, SMALL_LEN_MAX, |it| names::segment_manifest_key(it.timeline, it.sequence));
 manifest!(Dump, DUMP_LEN_MAX, |it| names::dump_manifest_key(&it.id));
+manifest!(KeptFile, SMALL_LEN_MAX, |it| names::file_manifest_key(&it.server, &it.binlog, &it.mark));
 manifest!(Takeover, SMALL_LEN_MAX, |it| names::agent_manifest_key(it.epoch));
 manifest!(KeyGeneration, SMALL_LEN_MAX, |it| names::key_manifest_key(&it.server, it.generation));
 

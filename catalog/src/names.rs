@@ -6,10 +6,11 @@
 //! writer is never mistaken for, or in the way of, what another one writes.
 
 use highwater_binlog::{BinlogName, ServerUuid};
+use highwater_keyring::FileMark;
 
 use crate::digest::Sha256Digest;
 use crate::owner::Epoch;
-use crate::record::{DumpFile, DumpId, KeyGeneration, ObjectFacts, Sealing, Segment, TimelineId};
+use crate::record::{DumpFile, DumpId, KeptFile, KeyGeneration, ObjectFacts, Sealing, Segment, TimelineId};
 
 /// The object that makes a store an archive.
 pub const REPOSITORY_KEY: &str = "highwater.json";
@@ -25,6 +26,9 @@ pub const DUMPS_PREFIX: &str = "dumps";
 
 /// Prefix of all key bundles.
 pub const KEYS_PREFIX: &str = "keys";
+
+/// Prefix of all kept files.
+pub const FILES_PREFIX: &str = "files";
 
 /// Prefix of the marks of agents.
 pub const AGENTS_PREFIX: &str = "agents";
@@ -50,13 +54,24 @@ pub fn segment_manifest_key(timeline: TimelineId, sequence: u64) -> String {
 /// Names of a segment's data objects, in order.
 #[must_use]
 pub fn segment_object_keys(segment: &Segment) -> Vec<String> {
-    let mut start = segment.start;
-    let mut name = |object: &ObjectFacts| {
-        let key = segment_object_key(segment.timeline, &segment.server, &segment.binlog, start, object);
+    let Segment { timeline, server, binlog, .. } = segment;
+    one_after_the_other(segment.start, &segment.objects, |start, object| {
+        segment_object_key(*timeline, server, binlog, start, object)
+    })
+}
+
+/// Names of objects that continue each other from the offset `start` on.
+fn one_after_the_other(
+    mut start: u64,
+    objects: &[ObjectFacts],
+    mut name: impl FnMut(u64, &ObjectFacts) -> String,
+) -> Vec<String> {
+    let mut next = |object: &ObjectFacts| {
+        let key = name(start, object);
         start = start.saturating_add(object.plain_size);
         key
     };
-    segment.objects.iter().map(&mut name).collect()
+    objects.iter().map(&mut next).collect()
 }
 
 /// Name of the data object that has a binlog's bytes from `start` on.
@@ -99,6 +114,40 @@ pub fn key_object_key(keys: &KeyGeneration) -> String {
     format!("{KEYS_PREFIX}/{server}/{generation:06}.{}.json{}", short(stored_sha256), Sealing::ZstdAge.ending())
 }
 
+/// Name of the manifest of a kept file.
+#[must_use]
+pub fn file_manifest_key(server: &ServerUuid, binlog: &BinlogName, mark: &FileMark) -> String {
+    format!("{FILES_PREFIX}/{server}/{binlog}/{mark}.json")
+}
+
+/// Name of the object that has a kept file's header.
+#[must_use]
+pub fn file_header_key(server: &ServerUuid, binlog: &BinlogName, mark: &FileMark, header: &ObjectFacts) -> String {
+    let (digest, ending) = (short(&header.stored_sha256), header.sealing.ending());
+    format!("{FILES_PREFIX}/{server}/{binlog}/{mark}.{digest}.header{ending}")
+}
+
+/// Names of the objects that have a kept file's body, in order.
+#[must_use]
+pub fn file_body_keys(file: &KeptFile) -> Vec<String> {
+    let KeptFile { server, binlog, mark, .. } = file;
+    one_after_the_other(0, &file.objects, |start, object| file_body_key(server, binlog, mark, start, object))
+}
+
+/// Name of the object that has the bytes of a kept file's body from `start` on.
+#[must_use]
+pub fn file_body_key(
+    server: &ServerUuid,
+    binlog: &BinlogName,
+    mark: &FileMark,
+    start: u64,
+    object: &ObjectFacts,
+) -> String {
+    let end = start.saturating_add(object.plain_size);
+    let (digest, ending) = (short(&object.stored_sha256), object.sealing.ending());
+    format!("{FILES_PREFIX}/{server}/{binlog}/{mark}.{start:012}-{end:012}.{digest}.body{ending}")
+}
+
 /// First 16 digits.
 fn short(digest: &Sha256Digest) -> String {
     digest.to_string().chars().take(16).collect()
@@ -117,6 +166,8 @@ pub enum ManifestName {
     Dump(DumpId),
     /// Of a key bundle: the server and the generation.
     Keys(ServerUuid, u32),
+    /// Of a kept file: the server, the binlog, and which file of that name.
+    File(ServerUuid, BinlogName, FileMark),
     /// Of an agent that took the archive over.
     Agent(Epoch),
 }
@@ -132,6 +183,10 @@ impl ManifestName {
             [SEGMENTS_PREFIX, timeline, file] => Self::Segment(TimelineId(timeline.parse().ok()?), number(file)?),
             [DUMPS_PREFIX, dump, "manifest.json"] => Self::Dump(dump.parse().ok()?),
             [KEYS_PREFIX, server, file] => Self::Keys(server.parse().ok()?, number(file)?),
+            [FILES_PREFIX, server, binlog, file] => {
+                let mark = FileMark::from_hex(file.strip_suffix(".json")?)?;
+                Self::File(server.parse().ok()?, binlog.parse().ok()?, mark)
+            }
             [AGENTS_PREFIX, file] => Self::Agent(Epoch(number(file)?)),
             _ => return None,
         };
@@ -147,6 +202,7 @@ impl ManifestName {
             Self::Segment(timeline, sequence) => segment_manifest_key(*timeline, *sequence),
             Self::Dump(dump) => dump_manifest_key(dump),
             Self::Keys(server, generation) => key_manifest_key(server, *generation),
+            Self::File(server, binlog, mark) => file_manifest_key(server, binlog, mark),
             Self::Agent(epoch) => agent_manifest_key(*epoch),
         }
     }
@@ -172,6 +228,7 @@ mod tests {
             ManifestName::Segment(TimelineId(12), u64::MAX),
             ManifestName::Dump("20261122T150412Z-1f3a".parse().unwrap()),
             ManifestName::Keys(uuid, 7),
+            ManifestName::File(uuid, "binlog.000042".parse().unwrap(), FileMark::of_body(&[0xa5; 16]).unwrap()),
             ManifestName::Agent(Epoch(1)),
             ManifestName::Agent(Epoch(u32::MAX)),
         ] {
@@ -191,6 +248,10 @@ mod tests {
             "segments/1/000000000001.json",
             "segments/0001/000000000001.JSON",
             "segments/0001/11111111-2222-3333-4444-555555555555/b.000001/000000000000-000000000004.00.binlog.zst",
+            "files/11111111-2222-3333-4444-555555555555/binlog.000042/A5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5.json",
+            "files/11111111-2222-3333-4444-555555555555/binlog.000042/a5a5.json",
+            "files/11111111-2222-3333-4444-555555555555/a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5.json",
+            "files/11111111-2222-3333-4444-555555555555/b.1/a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5.00.header.zst",
             "agents/1.json",
             "agents/000000001.json",
             "dumps/x/schema.sql.zst",

@@ -41,6 +41,7 @@ enum Record<'a> {
     Segment(&'a crate::record::Segment),
     Dump(&'a crate::record::Dump),
     Keys(&'a crate::record::KeyGeneration),
+    File(&'a crate::record::KeptFile),
 }
 
 fn by_name(inventory: &Inventory) -> BTreeMap<String, Record<'_>> {
@@ -49,5 +50,7 @@ fn by_name(inventory: &Inventory) -> BTreeMap<String, Record<'_>> {
         inventory.segments.iter().map(|it| (ManifestName::Segment(it.timeline, it.sequence), Record::Segment(it)));
     let dumps = inventory.dumps.iter().map(|it| (ManifestName::Dump(it.id.clone()), Record::Dump(it)));
     let keys = inventory.keys.iter().map(|it| (ManifestName::Keys(it.server, it.generation), Record::Keys(it)));
-    timelines.chain(segments).chain(dumps).chain(keys).map(|(name, record)| (name.key(), record)).collect()
+    let files =
+        inventory.files.iter().map(|it| (ManifestName::File(it.server, it.binlog.clone(), it.mark), Record::File(it)));
+    timelines.chain(segments).chain(dumps).chain(keys).chain(files).map(|(name, record)| (name.key(), record)).collect()
 }

@@ -1,10 +1,11 @@
-//! What an archive holds: timelines, segments, dumps, key generations. Domain types; how they are written down is
+//! What an archive holds: timelines, segments, dumps, key generations, kept files. Domain types; how they are written down is
 //! `manifest`'s and `db`'s business.
 
 use std::fmt;
 use std::str::FromStr;
 
 use highwater_binlog::{BinlogName, BinlogPosition, GtidSet, ParseError, ServerUuid};
+use highwater_keyring::FileMark;
 
 use crate::digest::Sha256Digest;
 use crate::time::Micros;
@@ -224,6 +225,70 @@ pub struct KeyGeneration {
     pub stored_sha256: Sha256Digest,
 }
 
+/// An encrypted binlog that its server had closed, kept as it was on the disk. No part of a timeline: the same transactions
+/// may be in segments, too.
+///
+/// Its *body* is what follows the header of 512 bytes, byte for byte, encrypted. It never changes, while rotations of the
+/// master key write the header anew: the header kept is that of the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFile {
+    /// The server whose file it was.
+    pub server: ServerUuid,
+    /// The binlog.
+    pub binlog: BinlogName,
+    /// Which file of that name: a server that is reset begins its names again.
+    pub mark: FileMark,
+    /// That server's `@@version`.
+    pub server_version: String,
+    /// All transactions that the server had executed before this file.
+    pub gtids_before: GtidSet,
+    /// The transactions in it.
+    pub gtids_added: GtidSet,
+    /// Earliest original commit time in it; absent when it has no transaction.
+    pub first_commit: Option<Micros>,
+    /// Latest original commit time in it.
+    pub last_commit: Option<Micros>,
+    /// Events in it, all kinds.
+    pub events: u64,
+    /// Transactions in it.
+    pub transactions: u64,
+    /// The master key that the kept header names.
+    pub key_id: String,
+    /// The generation of the server's key bundles that has the file's password.
+    pub key_generation: u32,
+    /// When it was kept.
+    pub taken: Micros,
+    /// SHA-256 of the body, all objects together.
+    pub body_sha256: Sha256Digest,
+    /// The object that has the header.
+    pub header: ObjectFacts,
+    /// The objects that have the body, in order; at least one.
+    pub objects: Vec<ObjectFacts>,
+}
+
+impl KeptFile {
+    /// Bytes of the header.
+    pub const HEADER_LEN: u64 = 512;
+
+    /// Bytes of the body, which are also those of the binlog when it is decrypted.
+    #[must_use]
+    pub fn body_size(&self) -> u64 {
+        self.objects.iter().fold(0, |sum, object| sum.saturating_add(object.plain_size))
+    }
+
+    /// Bytes in the store, all objects together.
+    #[must_use]
+    pub fn stored_size(&self) -> u64 {
+        self.objects.iter().fold(self.header.stored_size, |sum, object| sum.saturating_add(object.stored_size))
+    }
+
+    /// All transactions that the server had executed at its end.
+    #[must_use]
+    pub fn gtids_after(&self) -> GtidSet {
+        self.gtids_before.union(&self.gtids_added)
+    }
+}
+
 /// All that an archive holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
@@ -235,6 +300,8 @@ pub struct Inventory {
     pub dumps: Vec<Dump>,
     /// By server and generation.
     pub keys: Vec<KeyGeneration>,
+    /// By server, binlog and mark.
+    pub files: Vec<KeptFile>,
 }
 
 impl Inventory {
@@ -245,6 +312,7 @@ impl Inventory {
         self.segments.sort_by_key(|segment| (segment.timeline, segment.sequence));
         self.dumps.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
         self.keys.sort_by_key(|keys| (keys.server, keys.generation));
+        self.files.sort_by(|a, b| (a.server, &a.binlog, a.mark).cmp(&(b.server, &b.binlog, b.mark)));
         self
     }
 }

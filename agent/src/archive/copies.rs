@@ -89,7 +89,8 @@ fn is_published(key: &ObjectKey) -> bool {
             | ManifestName::Timeline(_)
             | ManifestName::Segment(..)
             | ManifestName::Dump(_)
-            | ManifestName::Keys(..),
+            | ManifestName::Keys(..)
+            | ManifestName::File(..),
         ) => true,
     }
 }

@@ -115,16 +115,18 @@ pub enum ArchiveError {
     #[error("keys are only stored sealed, and the archive is not encrypted")]
     KeysUnsealed,
     /// A draft contradicts its bytes.
-    #[error("segment {start}-{end} of {binlog}: {bytes} bytes were given")]
+    #[error("{what}: {bytes} bytes were given")]
     Draft {
-        /// The binlog.
-        binlog: String,
-        /// Offset of the first byte.
-        start: u64,
-        /// Offset after the last byte.
-        end: u64,
+        /// What was to be stored, and how much of it.
+        what: String,
         /// How many bytes came.
         bytes: u64,
+    },
+    /// A file had other bytes when it was stored than when it was proven.
+    #[error("{what} changed while it was read")]
+    Changed {
+        /// The file.
+        what: String,
     },
     /// Another writer published something else under this name.
     #[error("{object} was published by another writer")]
@@ -182,6 +184,7 @@ impl ArchiveError {
             | Self::NotEncrypted { .. }
             | Self::KeysUnsealed
             | Self::Draft { .. }
+            | Self::Changed { .. }
             | Self::Conflict { .. }
             | Self::Name { .. }
             | Self::Read { .. }
@@ -226,6 +229,7 @@ impl ArchiveError {
             }
             Self::KeysUnsealed => "set seal.recipients when the archive is created".to_owned(),
             Self::Conflict { .. } => "only one agent may write an archive: stop the other one".to_owned(),
+            Self::Changed { .. } => "run it again; if it stays, something other than a server writes it".to_owned(),
             Self::Scratch { .. } => "check its space and permissions; TMPDIR names another folder".to_owned(),
             Self::Store(error) => return store_hint(error),
             Self::Draft { .. } | Self::Name { .. } | Self::Read { .. } => return None,

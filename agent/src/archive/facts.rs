@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use highwater_catalog::{
-    Dump, DumpFile, KeyGeneration, Sealing, Segment, dump_object_key, key_object_key, segment_object_keys,
+    Dump, DumpFile, KeptFile, KeyGeneration, Sealing, Segment, dump_object_key, file_body_keys, file_header_key,
+    key_object_key, segment_object_keys,
 };
 
 use super::{Archive, ArchiveError, ObjectReader, object_key};
@@ -45,6 +46,20 @@ impl StoredFacts {
             plain: None,
         };
         Self { key: key_object_key(keys), expected }
+    }
+
+    /// Of a kept file's header.
+    #[must_use]
+    pub fn of_file_header(file: &KeptFile) -> Self {
+        let KeptFile { server, binlog, mark, header, .. } = file;
+        Self { key: file_header_key(server, binlog, mark, header), expected: header.into() }
+    }
+
+    /// Of the objects of a kept file's body, in order.
+    #[must_use]
+    pub fn of_file_body(file: &KeptFile) -> Vec<Self> {
+        let keys = file_body_keys(file).into_iter();
+        keys.zip(&file.objects).map(|(key, object)| Self { key, expected: object.into() }).collect()
     }
 
     /// Its name.

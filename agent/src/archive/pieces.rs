@@ -1,10 +1,10 @@
-//! Cutting a segment's bytes into objects.
+//! Cutting the bytes of a segment or a kept file into objects.
 
 use std::io::{self, Read, Write};
 
-use highwater_catalog::{ObjectFacts, Segment, Sha256Digest, segment_object_key};
+use highwater_catalog::{ObjectFacts, Segment, Sha256Digest};
 
-use super::{Archive, ArchiveError, SegmentDraft, object_key, scratch_error};
+use super::{Archive, ArchiveError, object_key, scratch_error};
 use crate::failpoint;
 use crate::seal::Tally;
 use crate::store::StoreErrorKind;
@@ -12,14 +12,29 @@ use crate::store::StoreErrorKind;
 /// How much is read and sealed at once.
 const COPY_BYTES: usize = 128 << 10;
 
-/// The objects of a segment that is being stored. Each is sealed into a scratch file and stored before the next one is
+/// Name of the object with these facts that begins at an offset.
+pub(super) type KeyOf<'a> = Box<dyn Fn(u64, &ObjectFacts) -> String + 'a>;
+
+/// Bytes that are to be stored as objects.
+pub(super) struct Stretch<'a> {
+    /// What they are, for people.
+    pub(super) what: String,
+    /// Offset of the first byte.
+    pub(super) start: u64,
+    /// Offset after the last byte.
+    pub(super) end: u64,
+    /// How its objects are named.
+    pub(super) key: KeyOf<'a>,
+}
+
+/// The objects of a stretch that is being stored. Each is sealed into a scratch file and stored before the next one is
 /// read, so that a transaction of any size takes the scratch space of one object.
 pub(super) struct Pieces<'a> {
     archive: &'a Archive,
-    draft: &'a SegmentDraft,
+    stretch: Stretch<'a>,
     /// Most plain bytes of an object.
     size_max: u64,
-    /// Of all bytes so far; one object's own digest is enough for a segment that fits into it.
+    /// Of all bytes so far; one object's own digest is enough for a stretch that fits into it.
     whole: Option<Tally>,
     objects: Vec<ObjectFacts>,
     /// Names of the objects that were stored, or may have been.
@@ -27,19 +42,19 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(archive: &'a Archive, draft: &'a SegmentDraft) -> Self {
-        let size = draft.end.saturating_sub(draft.start);
+    pub(super) fn new(archive: &'a Archive, stretch: Stretch<'a>) -> Self {
+        let size = stretch.end.saturating_sub(stretch.start);
         // A manifest names so many at most.
         let size_max = archive.object_bytes_max.max(size.div_ceil(Segment::OBJECTS_MAX));
         let whole = (size > size_max).then(Tally::default);
-        Self { archive, draft, size_max, whole, objects: Vec::new(), keys: Vec::new() }
+        Self { archive, stretch, size_max, whole, objects: Vec::new(), keys: Vec::new() }
     }
 
-    /// Stores all of `plain`, which must be as long as the draft says, and returns its digest.
-    pub(super) fn store_all(&mut self, plain: &mut dyn Read) -> Result<Sha256Digest, ArchiveError> {
-        let mut start = self.draft.start;
-        while start < self.draft.end {
-            let end = self.draft.end.min(start.saturating_add(self.size_max));
+    /// Stores all of `plain`, which must be as long as the stretch says, and returns its digest.
+    fn store_all(&mut self, plain: &mut dyn Read) -> Result<Sha256Digest, ArchiveError> {
+        let mut start = self.stretch.start;
+        while start < self.stretch.end {
+            let end = self.stretch.end.min(start.saturating_add(self.size_max));
             self.store_one(start, end, plain)?;
             start = end;
         }
@@ -49,13 +64,20 @@ impl<'a> Pieces<'a> {
         Ok(self.whole.take().unwrap_or_default().finish().1)
     }
 
-    pub(super) fn into_objects(self) -> Vec<ObjectFacts> {
-        self.objects
+    /// Stores all of `plain` and returns its digest and its objects; removes them if it fails.
+    pub(super) fn store(mut self, plain: &mut dyn Read) -> Result<(Sha256Digest, Vec<ObjectFacts>), ArchiveError> {
+        match self.store_all(plain) {
+            Ok(sha256) => Ok((sha256, self.objects)),
+            Err(error) => {
+                self.discard();
+                Err(error)
+            }
+        }
     }
 
     /// Removes what was stored, as far as the store lets us. Only sealed objects are surely nobody else's: without
     /// encryption, another writer's of the same bytes has the same name.
-    pub(super) fn discard(self) {
+    fn discard(self) {
         if !self.archive.recipients.is_empty() {
             self.archive.discard(self.keys);
         }
@@ -79,7 +101,7 @@ impl<'a> Pieces<'a> {
             writer.write_all(bytes).map_err(|source| scratch_error(&archive.scratch, source))?;
             left = left.saturating_sub(count as u64);
         }
-        if end == self.draft.end && self.read(plain, &mut buffer[..1])? > 0 {
+        if end == self.stretch.end && self.read(plain, &mut buffer[..1])? > 0 {
             let rest = io::copy(plain, &mut io::sink()).map_err(|source| self.unreadable(source))?;
             return Err(self.contradiction(end.saturating_add(1).saturating_add(rest)));
         }
@@ -90,8 +112,7 @@ impl<'a> Pieces<'a> {
     }
 
     fn put(&mut self, start: u64, facts: &ObjectFacts, sealed: &mut dyn Read) -> Result<(), ArchiveError> {
-        let SegmentDraft { timeline, server, binlog, .. } = self.draft;
-        let key = segment_object_key(*timeline, server, binlog, start, facts);
+        let key = (self.stretch.key)(start, facts);
         self.keys.push(key.clone());
         failpoint::crash("up.put.before");
         let mut body = Interruptible { body: sealed, reads: 0 };
@@ -115,15 +136,12 @@ impl<'a> Pieces<'a> {
     }
 
     fn unreadable(&self, source: io::Error) -> ArchiveError {
-        let SegmentDraft { binlog, start, end, .. } = self.draft;
-        ArchiveError::Read { object: format!("segment {start}-{end} of {binlog}"), source }
+        ArchiveError::Read { object: self.stretch.what.clone(), source }
     }
 
-    /// The bytes end at an offset that the draft does not say.
+    /// The bytes end at an offset that the stretch does not say.
     fn contradiction(&self, offset: u64) -> ArchiveError {
-        let SegmentDraft { binlog, start, end, .. } = self.draft;
-        let bytes = offset.saturating_sub(*start);
-        ArchiveError::Draft { binlog: binlog.to_string(), start: *start, end: *end, bytes }
+        ArchiveError::Draft { what: self.stretch.what.clone(), bytes: offset.saturating_sub(self.stretch.start) }
     }
 }
 

@@ -3,13 +3,13 @@
 use std::io::{self, Read};
 use std::vec;
 
-use highwater_catalog::{Manifest, Segment, Sha256Digest};
+use highwater_catalog::{KeptFile, Manifest, Segment, Sha256Digest};
 
 use super::{Archive, ArchiveError, StoredFacts};
 use crate::seal::{Tally, UnsealError, Unsealer};
 
-/// The plain bytes of an object, or of a segment's objects one after the other. Each object is proven when its last
-/// byte was read, and the segment when its last object's was.
+/// The plain bytes of an object, or of the objects of a segment or a kept file one after the other. Each object is proven
+/// when its last byte was read, and the whole when its last object's was.
 ///
 /// Errors carry an [`ArchiveError`] that names the object. Bytes are handed out before the proof is complete.
 pub struct ObjectReader {
@@ -19,26 +19,35 @@ pub struct ObjectReader {
     /// Objects that follow.
     rest: vec::IntoIter<StoredFacts>,
     /// What all of them must be together.
-    whole: Option<SegmentDigest>,
+    whole: Option<WholeDigest>,
 }
 
-/// The digest of a segment's plain bytes, which its objects must have together.
+/// The digest of the plain bytes of a segment or a kept file, which its objects must have together.
 #[derive(Clone)]
-pub struct SegmentDigest {
+pub struct WholeDigest {
     manifest: String,
     expected: Sha256Digest,
     bytes: Tally,
 }
 
-impl SegmentDigest {
+impl WholeDigest {
     /// Of a segment; `None` for one whose only object proves it.
     #[must_use]
-    pub fn of(segment: &Segment) -> Option<Self> {
-        let (manifest, expected) = (segment.key(), segment.plain_sha256);
-        (segment.objects.len() > 1).then(|| Self { manifest, expected, bytes: Tally::default() })
+    pub fn of_segment(segment: &Segment) -> Option<Self> {
+        (segment.objects.len() > 1).then(|| Self::new(segment.key(), segment.plain_sha256))
     }
 
-    /// Tells whether the bytes so far are the segment.
+    /// Of a kept file's body; `None` for one whose only object proves it.
+    #[must_use]
+    pub fn of_file(file: &KeptFile) -> Option<Self> {
+        (file.objects.len() > 1).then(|| Self::new(file.key(), file.body_sha256))
+    }
+
+    fn new(manifest: String, expected: Sha256Digest) -> Self {
+        Self { manifest, expected, bytes: Tally::default() }
+    }
+
+    /// Tells whether the bytes so far are the whole.
     pub fn prove(&self) -> Result<(), ArchiveError> {
         if self.bytes.digest() == self.expected {
             return Ok(());
@@ -48,7 +57,7 @@ impl SegmentDigest {
     }
 }
 
-impl io::Write for SegmentDigest {
+impl io::Write for WholeDigest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.add(bytes);
         Ok(bytes.len())
@@ -68,9 +77,23 @@ impl ObjectReader {
 
     /// Of the objects of a segment, of which there is at least one.
     pub(super) fn of_segment(archive: &Archive, segment: &Segment) -> Result<Self, ArchiveError> {
-        let mut objects = StoredFacts::of_segment(segment).into_iter();
-        let first = objects.next().ok_or_else(|| ArchiveError::ObjectMissing { object: segment.key() })?;
-        Ok(Self { rest: objects, whole: SegmentDigest::of(segment), ..Self::of_object(archive, &first)? })
+        Self::of_all(archive, &segment.key(), StoredFacts::of_segment(segment), WholeDigest::of_segment(segment))
+    }
+
+    /// Of the objects of a kept file's body, of which there is at least one.
+    pub(super) fn of_file(archive: &Archive, file: &KeptFile) -> Result<Self, ArchiveError> {
+        Self::of_all(archive, &file.key(), StoredFacts::of_file_body(file), WholeDigest::of_file(file))
+    }
+
+    fn of_all(
+        archive: &Archive,
+        manifest: &str,
+        objects: Vec<StoredFacts>,
+        whole: Option<WholeDigest>,
+    ) -> Result<Self, ArchiveError> {
+        let mut objects = objects.into_iter();
+        let first = objects.next().ok_or_else(|| ArchiveError::ObjectMissing { object: manifest.to_owned() })?;
+        Ok(Self { rest: objects, whole, ..Self::of_object(archive, &first)? })
     }
 
     /// The name of the object that is being read.
@@ -131,7 +154,7 @@ impl Read for ObjectReader {
             }
             // A reader that goes on after an error meets it again: nothing is passed over.
             let Some(next) = self.rest.as_slice().first() else {
-                return self.whole.as_ref().map_or(Ok(()), SegmentDigest::prove).map(|()| 0).map_err(of_archive);
+                return self.whole.as_ref().map_or(Ok(()), WholeDigest::prove).map(|()| 0).map_err(of_archive);
             };
             self.unsealer = self.archive.unseal(next).map_err(of_archive)?;
             self.object = next.key().to_owned();

@@ -1,6 +1,6 @@
 //! What an archive holds, from its store alone.
 
-use highwater_catalog::{Dump, Inventory, KeyGeneration, Manifest, ManifestName, Segment, Timeline};
+use highwater_catalog::{Dump, Inventory, KeptFile, KeyGeneration, Manifest, ManifestName, Segment, Timeline};
 
 use super::{Archive, ArchiveError};
 use crate::store::{ObjectInfo, ObjectKey};
@@ -43,7 +43,7 @@ impl Archive {
                 }
             }
         }
-        sort(&mut scan.inventory);
+        scan.inventory = scan.inventory.sorted();
         Ok(scan)
     }
 
@@ -76,6 +76,12 @@ impl Archive {
                 let known = known.keys.iter().find(|keys| keys.server == *server && keys.generation == *generation);
                 inventory.keys.push(self.known_or_read::<KeyGeneration>(known, key, fetched)?);
             }
+            ManifestName::File(server, binlog, mark) => {
+                let name = |file: &KeptFile| (file.server, file.binlog.clone(), file.mark);
+                let found = known.files.binary_search_by_key(&(*server, binlog.clone(), *mark), name);
+                let known = found.ok().and_then(|index| known.files.get(index));
+                inventory.files.push(self.known_or_read::<KeptFile>(known, key, fetched)?);
+            }
         }
         Ok(())
     }
@@ -92,12 +98,4 @@ impl Archive {
         *fetched += 1;
         self.read_manifest(key)
     }
-}
-
-/// The order that `Inventory` promises.
-fn sort(inventory: &mut Inventory) {
-    inventory.timelines.sort_by_key(|timeline| timeline.id);
-    inventory.segments.sort_by_key(|segment| (segment.timeline, segment.sequence));
-    inventory.dumps.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
-    inventory.keys.sort_by_key(|keys| (keys.server, keys.generation));
 }

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
 use highwater_catalog::{
-    Manifest, Micros, ObjectFacts, Sealing, Segment, Sha256Digest, TimelineId, segment_object_keys,
+    Manifest, Micros, ObjectFacts, Sealing, Segment, Sha256Digest, TimelineId, segment_object_key, segment_object_keys,
 };
 
-use super::pieces::Pieces;
+use super::pieces::{Pieces, Stretch};
 use super::{Archive, ArchiveError, CopyError, ObjectReader, Published, scratch_error};
 use crate::failpoint;
 
@@ -95,6 +95,12 @@ impl SegmentDraft {
         }
     }
 
+    fn stretch(&self) -> Stretch<'_> {
+        let Self { timeline, server, binlog, start, end, .. } = self;
+        let key = move |start, object: &ObjectFacts| segment_object_key(*timeline, server, binlog, start, object);
+        Stretch { what: format!("segment {start}-{end} of {binlog}"), start: *start, end: *end, key: Box::new(key) }
+    }
+
     /// The segment with objects that could be its own.
     fn outline(&self) -> Segment {
         let plain_sha256 = Sha256Digest([0; 32]);
@@ -124,14 +130,8 @@ impl Archive {
     pub fn store_segment(&self, draft: &SegmentDraft, plain: &mut dyn Read) -> Result<StoredSegment, ArchiveError> {
         // What could not be read back is refused before anything is stored.
         draft.outline().encode(&self.repository.id)?;
-        let mut pieces = Pieces::new(self, draft);
-        match pieces.store_all(plain) {
-            Ok(plain_sha256) => Ok(StoredSegment { plain_sha256, objects: pieces.into_objects() }),
-            Err(error) => {
-                pieces.discard();
-                Err(error)
-            }
-        }
+        let (plain_sha256, objects) = Pieces::new(self, draft.stretch()).store(plain)?;
+        Ok(StoredSegment { plain_sha256, objects })
     }
 
     /// Publishes a segment whose objects are stored; like [`Self::publish_segment`].

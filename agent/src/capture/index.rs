@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_catalog::{
-    Catalog, CatalogError, CatalogProblem, Difference, Dump, Inventory, KeyGeneration, Manifest, Segment, Timeline,
-    differences,
+    Catalog, CatalogError, CatalogProblem, Difference, Dump, Inventory, KeptFile, KeyGeneration, Manifest, Segment,
+    Timeline, differences,
 };
 
 use super::error::CaptureError;
@@ -80,6 +80,14 @@ impl Index {
         self.catalog().record_keys(keys)
     }
 
+    /// Records a kept file.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn file(&self, file: &KeptFile) -> Result<(), CatalogError> {
+        self.catalog().record_file(file)
+    }
+
     /// Every call is a transaction of its own: a panic in one leaves nothing half done.
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -103,7 +111,8 @@ fn learn(catalog: &mut Catalog, known: &Inventory, stored: &Inventory) -> Result
     stored.timelines.iter().filter(|r| new.contains(&r.key())).try_for_each(|r| catalog.record_timeline(r))?;
     stored.segments.iter().filter(|r| new.contains(&r.key())).try_for_each(|r| catalog.record_segment(r))?;
     stored.dumps.iter().filter(|r| new.contains(&r.key())).try_for_each(|r| catalog.record_dump(r))?;
-    stored.keys.iter().filter(|r| new.contains(&r.key())).try_for_each(|r| catalog.record_keys(r))
+    stored.keys.iter().filter(|r| new.contains(&r.key())).try_for_each(|r| catalog.record_keys(r))?;
+    stored.files.iter().filter(|r| new.contains(&r.key())).try_for_each(|r| catalog.record_file(r))
 }
 
 fn is_damage(error: &CatalogError) -> bool {

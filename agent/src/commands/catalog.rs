@@ -37,7 +37,7 @@ fn rebuild(context: &Context) -> anyhow::Result<Exit> {
         other => other?,
     };
     catalog.replace_all(&inventory)?;
-    let Inventory { timelines, segments, dumps, keys } = &inventory;
+    let Inventory { timelines, segments, dumps, keys, files } = &inventory;
     if context.json() {
         render::print_json(&json!({
             "catalog": path.display().to_string(),
@@ -45,15 +45,17 @@ fn rebuild(context: &Context) -> anyhow::Result<Exit> {
             "segments": segments.len(),
             "dumps": dumps.len(),
             "keys": keys.len(),
+            "files": files.len(),
         }))?;
     } else {
         render::print(&format!(
-            "catalog {}: {} timelines, {} segments, {} dumps, {} key bundles\n",
+            "catalog {}: {} timelines, {} segments, {} dumps, {} key bundles, {} kept files\n",
             path.display(),
             timelines.len(),
             segments.len(),
             dumps.len(),
-            keys.len()
+            keys.len(),
+            files.len()
         ))?;
     }
     Ok(Exit::Done)
@@ -143,6 +145,9 @@ impl Cache {
         }
         for keys in stored.keys.iter().filter(|keys| is_new(keys.key())) {
             self.catalog.record_keys(keys)?;
+        }
+        for file in stored.files.iter().filter(|file| is_new(file.key())) {
+            self.catalog.record_file(file)?;
         }
         Ok(())
     }

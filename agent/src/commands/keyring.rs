@@ -46,7 +46,7 @@ fn export(context: &Context, args: &ArchiveArgs, output: &Path, server: Option<&
     Ok(Exit::Done)
 }
 
-fn parse_server(text: &str) -> Result<ServerUuid, Failure> {
+pub(super) fn parse_server(text: &str) -> Result<ServerUuid, Failure> {
     text.parse().map_err(|_| {
         Failure::new(Exit::Usage, format!("`{text}` is no server_uuid"))
             .hint("`highwater keyring list` shows the servers whose keys are in the archive")

@@ -1,6 +1,6 @@
 //! `list`: what the archive has.
 
-use highwater_catalog::{Dump, DumpFileKind, Inventory, KeyGeneration, Micros, Segment, Timeline};
+use highwater_catalog::{Dump, DumpFileKind, Inventory, KeptFile, KeyGeneration, Micros, Segment, Timeline};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -30,6 +30,7 @@ fn as_json(inventory: &Inventory, what: Listed) -> Value {
         Listed::Segments => inventory.segments.iter().map(segment_json).collect(),
         Listed::Timelines => inventory.timelines.iter().map(timeline_json).collect(),
         Listed::Keys => inventory.keys.iter().map(keys_json).collect(),
+        Listed::Files => inventory.files.iter().map(file_json).collect(),
     }
 }
 
@@ -90,6 +91,28 @@ fn keys_json(keys: &KeyGeneration) -> Value {
     })
 }
 
+pub(super) fn file_json(file: &KeptFile) -> Value {
+    let time = |time: Option<Micros>| time.map(|time| time.to_string());
+    json!({
+        "server": file.server.to_string(),
+        "binlog": file.binlog.to_string(),
+        "mark": file.mark.to_string(),
+        "server_version": file.server_version,
+        "previous_gtids": file.gtids_before.to_string(),
+        "gtids": file.gtids_added.to_string(),
+        "transactions": file.transactions,
+        "events": file.events,
+        "first_commit": time(file.first_commit),
+        "last_commit": time(file.last_commit),
+        "key_id": file.key_id,
+        "key_generation": file.key_generation,
+        "taken": file.taken.to_string(),
+        "bytes": file.body_size() + KeptFile::HEADER_LEN,
+        "stored_bytes": file.stored_size(),
+        "sha256": file.body_sha256.to_string(),
+    })
+}
+
 fn tables(dump: &Dump) -> usize {
     let names: std::collections::BTreeSet<_> = dump
         .files
@@ -116,6 +139,7 @@ fn as_table(inventory: &Inventory, what: Listed) -> Table {
         Listed::Segments => segments_table(&inventory.segments),
         Listed::Timelines => timelines_table(&inventory.timelines),
         Listed::Keys => keys_table(&inventory.keys),
+        Listed::Files => files_table(&inventory.files),
     }
 }
 
@@ -187,6 +211,25 @@ fn keys_table(keys: &[KeyGeneration]) -> Table {
             keys.generation.to_string(),
             render::local_time(keys.taken),
             keys.key_ids.join(", "),
+        ]);
+    }
+    table
+}
+
+fn files_table(files: &[KeptFile]) -> Table {
+    let mut table =
+        Table::new(&["server", "binlog", ">size", ">stored", ">transactions", "last commit", "kept", "key", "GTIDs"]);
+    for file in files {
+        table.row(vec![
+            file.server.to_string(),
+            file.binlog.to_string(),
+            render::bytes(file.body_size() + KeptFile::HEADER_LEN),
+            render::bytes(file.stored_size()),
+            file.transactions.to_string(),
+            file.last_commit.map_or_else(|| "-".to_owned(), render::local_time),
+            render::local_time(file.taken),
+            file.key_id.clone(),
+            file.gtids_added.to_string(),
         ]);
     }
     table

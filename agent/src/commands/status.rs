@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use highwater_catalog::{Break, Span, Window};
+use highwater_catalog::{Break, KeptFile, Span, Window};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -133,6 +133,10 @@ fn as_text(status: &Status, agent: Option<&AgentReport>) -> String {
         let taken = newest.map(|keys| render::local_time(keys.taken)).unwrap_or_default();
         lines.push(format!("keys         {count} of server {server}, sealed {taken}"));
     }
+    if !status.files.is_empty() {
+        let stored = render::bytes(kept_bytes(status));
+        lines.push(format!("files        {} encrypted binlogs kept as they were, {stored}", status.files.len()));
+    }
     status.windows.iter().for_each(|window| window_lines(window, &mut lines));
     for branch in status.branches.iter().filter(|branch| branch.has_dump) {
         lines.push(format!("BREAK        {}, {}", branch.text(), render::local_time(branch.timeline.created)));
@@ -140,6 +144,10 @@ fn as_text(status: &Status, agent: Option<&AgentReport>) -> String {
     status.warnings().iter().for_each(|warning| lines.push(format!("WARNING      {warning}")));
     status.problems().iter().for_each(|problem| lines.push(format!("PROBLEM      {problem}")));
     lines.join("\n") + "\n"
+}
+
+fn kept_bytes(status: &Status) -> u64 {
+    status.files.iter().map(KeptFile::stored_size).sum()
 }
 
 fn window_lines(window: &Window, lines: &mut Vec<String>) {
@@ -194,6 +202,7 @@ fn as_json(status: &Status) -> Value {
             "time": branch.timeline.created.to_string(),
             "has_dump": branch.has_dump,
         })).collect::<Value>(),
+        "files": { "count": status.files.len(), "stored_bytes": kept_bytes(status) },
         "warnings": status.warnings(),
         "problems": status.problems(),
     })

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use highwater_catalog::{Difference, Inventory, ManifestName, Segment, differences, windows};
+use highwater_catalog::{Difference, Inventory, KeptFile, Manifest, ManifestName, Segment, differences, windows};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::Context;
-use crate::archive::{Archive, ArchiveError, CopyError, Scan, SegmentDigest, StoredFacts};
+use crate::archive::{Archive, ArchiveError, CopyError, Scan, StoredFacts, WholeDigest};
 use crate::cli::VerifyArgs;
 use crate::exit::{Exit, Failure};
+use crate::kept::{KeepError, KeptKeys, prove_kept};
 use crate::operate::status::break_text;
 use crate::render;
 
@@ -84,6 +85,7 @@ struct Outcome {
     segments: usize,
     dump_files: usize,
     key_bundles: usize,
+    files: usize,
     stored_bytes: u64,
     /// Whether plain bytes were proven, not only stored ones.
     unsealed: bool,
@@ -131,13 +133,50 @@ impl Outcome {
             self.key_bundles += 1;
             self.take(check(archive, &StoredFacts::of_keys(keys), self.unsealed, None), bar)?;
         }
+        for server in inventory.files.iter().map(|file| file.server).collect::<BTreeSet<_>>() {
+            // A bundle that cannot be read is damage found above: the passwords in it are missing then.
+            let keys = match self.unsealed {
+                true => KeptKeys::read_sound(archive, inventory, server)?,
+                false => KeptKeys::default(),
+            };
+            for file in inventory.files.iter().filter(|file| file.server == server) {
+                self.files += 1;
+                self.check_file(archive, file, &keys, bar)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Header and body, and that the file's password opens them.
+    fn check_file(
+        &mut self,
+        archive: &Archive,
+        file: &KeptFile,
+        keys: &KeptKeys,
+        bar: &ProgressBar,
+    ) -> Result<(), ArchiveError> {
+        self.take(check(archive, &StoredFacts::of_file_header(file), self.unsealed, None), bar)?;
+        if !self.unsealed {
+            for facts in StoredFacts::of_file_body(file) {
+                self.take(check(archive, &facts, false, None), bar)?;
+            }
+            return Ok(());
+        }
+        let body: u64 = file.objects.iter().map(|object| object.stored_size).sum();
+        match prove_kept(archive, file, keys) {
+            Ok(()) => self.take(Ok(body), bar),
+            Err(KeepError::Archive(error)) => self.take(Err(error), bar),
+            Err(error) => {
+                self.damage.push(format!("{}: {error}", file.key()));
+                Ok(())
+            }
+        }
     }
 
     /// Each object, and if all are sound, that they are the segment together.
     fn check_segment(&mut self, archive: &Archive, segment: &Segment, bar: &ProgressBar) -> Result<(), ArchiveError> {
         let damage_before = self.damage.len();
-        let mut whole = SegmentDigest::of(segment);
+        let mut whole = WholeDigest::of_segment(segment);
         for facts in StoredFacts::of_segment(segment) {
             self.take(check(archive, &facts, self.unsealed, whole.as_mut()), bar)?;
         }
@@ -177,11 +216,12 @@ impl Outcome {
             text.push_str("note     no identity was given: stored bytes were checked, but not unsealed\n");
         }
         text.push_str(&format!(
-            "{}: read {} segments, {} dump files and {} key bundles, {}\n",
+            "{}: read {} segments, {} dump files, {} key bundles and {} kept files, {}\n",
             self.store,
             self.segments,
             self.dump_files,
             self.key_bundles,
+            self.files,
             render::bytes(self.stored_bytes)
         ));
         text
@@ -193,6 +233,7 @@ impl Outcome {
             "segments": self.segments,
             "dump_files": self.dump_files,
             "key_bundles": self.key_bundles,
+            "files": self.files,
             "stored_bytes": self.stored_bytes,
             "unsealed": self.unsealed,
             "damage": self.damage,
@@ -208,7 +249,9 @@ fn objects_of(inventory: &Inventory) -> Vec<StoredFacts> {
     let file = |dump| move |file| StoredFacts::of_dump_file(dump, file);
     let files = inventory.dumps.iter().flat_map(|dump| dump.files.iter().map(file(dump)));
     let keys = inventory.keys.iter().map(StoredFacts::of_keys);
-    segments.chain(files).chain(keys).collect()
+    let headers = inventory.files.iter().map(StoredFacts::of_file_header);
+    let bodies = inventory.files.iter().flat_map(StoredFacts::of_file_body);
+    segments.chain(files).chain(keys).chain(headers).chain(bodies).collect()
 }
 
 /// Proves one object and returns its stored size. Its plain bytes, if they are unsealed, are part of `whole`.
@@ -216,7 +259,7 @@ fn check(
     archive: &Archive,
     facts: &StoredFacts,
     unseal: bool,
-    whole: Option<&mut SegmentDigest>,
+    whole: Option<&mut WholeDigest>,
 ) -> Result<u64, ArchiveError> {
     match (unseal, whole) {
         (false, _) => archive.check_stored(facts)?,

@@ -1,6 +1,8 @@
 //! What state an archive is in.
 
-use highwater_catalog::{Break, Dump, Inventory, KeyGeneration, Micros, Repository, Timeline, Window, windows};
+use highwater_catalog::{
+    Break, Dump, Inventory, KeptFile, KeyGeneration, Micros, Repository, Timeline, Window, windows,
+};
 
 /// The state, as far as the store tells it.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub struct Status {
     pub last_dump: Option<Dump>,
     /// Key bundles, by server and generation.
     pub keys: Vec<KeyGeneration>,
+    /// Encrypted binlogs that were kept as they were, by server and name.
+    pub files: Vec<KeptFile>,
     /// Manifests that cannot be read.
     pub damage: Vec<String>,
     /// Seconds since the newest transaction in the archive was committed, by this machine's clock.
@@ -67,6 +71,7 @@ impl Status {
             windows,
             last_dump,
             keys: inventory.keys.clone(),
+            files: inventory.files.clone(),
             damage,
         }
     }

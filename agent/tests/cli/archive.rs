@@ -167,7 +167,11 @@ fn verify_reads_everything_back() {
     fill(&place, 3);
     let ran = place.run(&["verify"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
-    assert!(ran.stdout.starts_with("$DIR/store: read 3 segments, 1 dump files and 0 key bundles, "), "{}", ran.stdout);
+    assert!(
+        ran.stdout.starts_with("$DIR/store: read 3 segments, 1 dump files, 0 key bundles and 0 kept files, "),
+        "{}",
+        ran.stdout
+    );
     let ran = place.run(&["verify", "--store", "$DIR/store"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.stdout.starts_with("note     no identity was given: stored bytes were checked, but not unsealed\n"));
@@ -211,7 +215,7 @@ fn verify_reads_each_copy_and_tells_where_the_damage_is() {
     let ran = place.run(&["verify"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
     for store in ["store", "copy"] {
-        let line = format!("$DIR/{store}: read 3 segments, 1 dump files and 0 key bundles, ");
+        let line = format!("$DIR/{store}: read 3 segments, 1 dump files, 0 key bundles and 0 kept files, ");
         assert!(ran.stdout.contains(&line), "{}", ran.stdout);
     }
     let damaged = segment_object_keys(&segments[1]).remove(1);
@@ -369,7 +373,7 @@ fn keys_are_exported_once_and_to_a_private_file() {
 fn a_catalog_is_rebuilt_from_the_store_alone() {
     let place = Place::new();
     fill(&place, 3);
-    let expected = "catalog $DIR/state/catalog.sqlite: 1 timelines, 3 segments, 1 dumps, 0 key bundles\n";
+    let expected = "catalog $DIR/state/catalog.sqlite: 1 timelines, 3 segments, 1 dumps, 0 key bundles, 0 kept files\n";
     let ran = place.run(&["catalog", "rebuild"]);
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, expected, ""));
     std::fs::write(place.path("state/catalog.sqlite"), "no database").unwrap();

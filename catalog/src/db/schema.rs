@@ -9,10 +9,12 @@ use super::CatalogProblem;
 const APPLICATION_ID: i64 = 0x4857_5452;
 
 /// One step per released schema, never edited: `PRAGMA user_version` counts them.
-const STEPS: &[M<'static>] = &[M::up(include_str!("0001.sql"))];
+const STEPS: &[M<'static>] = &[M::up(include_str!("0001.sql")), M::up(include_str!("0002.sql"))];
 
 /// Empties all tables, those that refer to others first.
 pub(super) const DELETE_ALL: &str = "
+    DELETE FROM file_object;
+    DELETE FROM file;
     DELETE FROM keys_in_generation;
     DELETE FROM key_generation;
     DELETE FROM dump_file;

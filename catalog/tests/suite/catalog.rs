@@ -5,13 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use highwater_catalog::{
-    Catalog, CatalogError, CatalogProblem, Difference, Dump, Inventory, KeyGeneration, Manifest, RepositoryId, Segment,
-    Timeline, TimelineId, differences,
+    Catalog, CatalogError, CatalogProblem, Difference, Dump, Inventory, KeptFile, KeyGeneration, Manifest,
+    RepositoryId, Segment, Timeline, TimelineId, differences,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::support::{digest, keys, repository_id, simple_truth, truths};
+use crate::support::{digest, kept, keys, repository_id, simple_truth, truths};
 
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -44,6 +44,7 @@ fn through_the_store(inventory: &Inventory) -> Inventory {
         segments: read::<Segment>(&inventory.segments),
         dumps: read::<Dump>(&inventory.dumps),
         keys: read::<KeyGeneration>(&inventory.keys),
+        files: read::<KeptFile>(&inventory.files),
     }
 }
 
@@ -57,6 +58,7 @@ proptest! {
         let mut grown = open(&path).unwrap();
         inventory.timelines.iter().for_each(|timeline| grown.record_timeline(timeline).unwrap());
         // In the order in which things happen, not in the inventory's.
+        inventory.files.iter().rev().for_each(|file| grown.record_file(file).unwrap());
         inventory.keys.iter().rev().for_each(|keys| grown.record_keys(keys).unwrap());
         inventory.dumps.iter().rev().for_each(|dump| grown.record_dump(dump).unwrap());
         inventory.segments.iter().for_each(|segment| grown.record_segment(segment).unwrap());
@@ -79,6 +81,7 @@ fn recording_again_is_no_error_and_changes_nothing() {
     catalog.record_segment(&inventory.segments[3]).unwrap();
     catalog.record_dump(&inventory.dumps[0]).unwrap();
     catalog.record_keys(&inventory.keys[0]).unwrap();
+    catalog.record_file(&inventory.files[1]).unwrap();
     assert_eq!(catalog.generation().unwrap(), generation);
     catalog.record_keys(&keys(2)).unwrap();
     assert_eq!(catalog.generation().unwrap(), generation + 1);
@@ -99,6 +102,9 @@ fn another_record_under_the_same_identity_is_refused() {
     let mut bundle = keys(1);
     bundle.key_ids.pop();
     assert!(matches!(problem(catalog.record_keys(&bundle)), CatalogProblem::Conflict { .. }));
+    let mut file = kept(2);
+    file.body_sha256 = digest(1);
+    assert!(matches!(problem(catalog.record_file(&file)), CatalogProblem::Conflict { .. }));
     let mut timeline = inventory.timelines[0].clone();
     timeline.reason.push('!');
     assert!(matches!(problem(catalog.record_timeline(&timeline)), CatalogProblem::Conflict { .. }));
@@ -194,6 +200,13 @@ fn unknown_codes_and_impossible_rows_are_named() {
         ("UPDATE dump_file SET name = '/etc/passwd' WHERE load_order = 0", "is not a name for a file of a dump"),
         ("UPDATE timeline SET parent = 1", "row of timelines/0001.json: parent"),
         ("UPDATE keys_in_generation SET key_id = ''", "key_ids"),
+        (
+            "PRAGMA foreign_keys = OFF; UPDATE file SET mark = 'x'; UPDATE file_object SET mark = 'x'",
+            "mark: not 32 hexadecimal digits",
+        ),
+        ("DELETE FROM file_object WHERE place = 0", "header.plain_size: a header has 512 bytes"),
+        ("DELETE FROM file_object", "header: no object"),
+        ("UPDATE file SET transactions = 9 WHERE binlog = 'binlog.000002'", "gtids_added: 10 GTIDs in 9 transactions"),
     ] {
         let (_kept, path) = folder();
         filled(&path);

@@ -3,13 +3,13 @@
 use std::fmt::Debug;
 
 use highwater_catalog::{
-    Dump, KeyGeneration, Manifest, ManifestError, ManifestProblem, Repository, RepositoryId, Segment, Timeline,
-    TimelineId, segment_object_keys,
+    Dump, KeptFile, KeyGeneration, Manifest, ManifestError, ManifestProblem, Repository, RepositoryId, Segment,
+    Timeline, TimelineId, segment_object_keys,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{digest, dump, facts, gtids, keys, repository, repository_id, simple_truth, truths};
+use crate::support::{digest, dump, facts, gtids, kept, keys, repository, repository_id, simple_truth, truths};
 
 fn segment() -> Segment {
     simple_truth(12).inventory().segments[1].clone()
@@ -55,6 +55,7 @@ proptest! {
         inventory.segments.iter().for_each(reads_back);
         inventory.dumps.iter().for_each(reads_back);
         inventory.keys.iter().for_each(reads_back);
+        inventory.files.iter().for_each(reads_back);
     }
 
     #[test]
@@ -67,13 +68,14 @@ proptest! {
 
     #[test]
     fn altered_bytes_never_panic_and_never_break_a_rule(
-        which in 0u8..4, flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
+        which in 0u8..5, flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
     ) {
         let mut bytes = match which {
             0 => encoded(&segment()),
             1 => encoded(&dump(1, gtids("1-5"))),
             2 => encoded(&timeline()),
-            _ => encoded(&keys(3)),
+            3 => encoded(&keys(3)),
+            _ => encoded(&kept(2)),
         };
         for (at, byte) in flips {
             let at = at.index(bytes.len());
@@ -83,19 +85,21 @@ proptest! {
             0 => survives::<Segment>(&segment().key(), &bytes),
             1 => survives::<Dump>(&dump(1, gtids("1-5")).key(), &bytes),
             2 => survives::<Timeline>(&timeline().key(), &bytes),
-            _ => survives::<KeyGeneration>(&keys(3).key(), &bytes),
+            3 => survives::<KeyGeneration>(&keys(3).key(), &bytes),
+            _ => survives::<KeptFile>(&kept(2).key(), &bytes),
         }
     }
 
     #[test]
     fn arbitrary_values_in_any_field_are_refused_or_read_back(
-        which in 0u8..4, field in any::<prop::sample::Index>(), put in hostile()
+        which in 0u8..5, field in any::<prop::sample::Index>(), put in hostile()
     ) {
         match which {
             0 => replaced(&segment(), &field, put),
             1 => replaced(&dump(1, gtids("1-5")), &field, put),
             2 => replaced(&timeline(), &field, put),
-            _ => replaced(&keys(3), &field, put),
+            3 => replaced(&keys(3), &field, put),
+            _ => replaced(&kept(2), &field, put),
         }
     }
 }
@@ -297,6 +301,11 @@ fn rules_within_other_records_are_checked() {
     problem(changed(&timeline(), |value| value["parent"] = json!(2)), "parent: timeline 0002 is not older than 0002");
     problem(changed(&timeline(), |value| value["reason"] = json!("a\nb")), "reason: \"a\\nb\" is not plain text");
     problem(changed(&keys(3), |value| value["key_ids"][0] = json!("")), "key_ids: \"\" is not a key id");
+    problem(changed(&kept(2), |value| value["mark"] = json!("A0".repeat(16))), "mark: not 32 lower-case");
+    problem(changed(&kept(2), |value| value["body_size"] = json!(7)), "body_size: 7 where the objects have 4196");
+    problem(changed(&kept(2), |value| value["header"]["plain_size"] = json!(4)), "a header has 512 bytes, not 4");
+    problem(changed(&kept(1), |value| value["body_sha256"] = json!("ab".repeat(32))), "not that of the only object");
+    problem(changed(&kept(2), |value| value["key_generation"] = json!(0)), "key_generation: numbers begin with 1");
     let dump = dump(1, gtids("1"));
     let rename = |name: &str| {
         let mut record = dump.clone();

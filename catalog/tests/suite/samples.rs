@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use highwater_catalog::{
-    Dump, DumpFileKind, Epoch, KeyGeneration, Manifest, ManifestName, Micros, Repository, RepositoryId, Sealing,
-    Segment, Takeover, Timeline, TimelineId, dump_object_key, key_object_key, segment_object_keys,
+    Dump, DumpFileKind, Epoch, KeptFile, KeyGeneration, Manifest, ManifestName, Micros, Repository, RepositoryId,
+    Sealing, Segment, Takeover, Timeline, TimelineId, dump_object_key, file_body_keys, file_header_key, key_object_key,
+    segment_object_keys,
 };
 
 use crate::support::{SERVER, gtids};
@@ -17,6 +18,7 @@ const V1: &[&str] = &[
     "dumps/20261122T150002Z-1f3a/manifest.json",
     "keys/3e11fa47-71ca-11e1-9e33-c80aa9429562/000001.json",
     "agents/00000003.json",
+    "files/3e11fa47-71ca-11e1-9e33-c80aa9429562/binlog.000042/7c0d41e3a9b25f8866d0f3124be97a05.json",
 ];
 
 fn workspace() -> PathBuf {
@@ -46,6 +48,7 @@ fn written_again(key: &str, bytes: &[u8], id: &RepositoryId) -> Vec<u8> {
         ManifestName::Segment(..) => again::<Segment>(key, bytes, id),
         ManifestName::Dump(_) => again::<Dump>(key, bytes, id),
         ManifestName::Keys(..) => again::<KeyGeneration>(key, bytes, id),
+        ManifestName::File(..) => again::<KeptFile>(key, bytes, id),
         ManifestName::Agent(_) => again::<Takeover>(key, bytes, id),
     }
 }
@@ -96,6 +99,31 @@ fn an_agent_of_version_1_reads_as_it_was_meant() {
     let takeover: Takeover = read(V1[5]);
     assert_eq!(takeover.epoch, Epoch(3));
     assert_eq!(takeover.owner.to_string(), "process 4711 on db1-backup, started 2026-11-22T15:00:00.120000Z");
+}
+
+#[test]
+fn a_kept_file_of_version_1_reads_as_it_was_meant() {
+    let file: KeptFile = read(V1[6]);
+    assert_eq!((file.server.to_string().as_str(), file.binlog.as_str()), (SERVER, "binlog.000042"));
+    assert_eq!(file.mark.to_string(), "7c0d41e3a9b25f8866d0f3124be97a05");
+    assert_eq!((file.server_version.as_str(), file.events, file.transactions), ("9.7.0", 99, 18));
+    assert_eq!((&file.gtids_before, &file.gtids_added), (&gtids("1-41"), &gtids("42-57:ledger:1-2")));
+    assert_eq!(file.gtids_after(), gtids("1-57:ledger:1-2"));
+    assert_eq!(file.first_commit, Some(Micros(1_795_359_601_004_711)));
+    assert_eq!(file.last_commit, Some(Micros(1_795_359_605_930_102)));
+    assert_eq!((file.key_id, file.key_generation), (format!("MySQLReplicationKey_{SERVER}_2"), 2));
+    let file: KeptFile = read(V1[6]);
+    assert_eq!((file.body_size(), file.stored_size()), (131_284, 747 + 65_812 + 66_027));
+    let folder = format!("files/{SERVER}/binlog.000042/7c0d41e3a9b25f8866d0f3124be97a05");
+    let header = file_header_key(&file.server, &file.binlog, &file.mark, &file.header);
+    assert_eq!(header, format!("{folder}.6bdb460b61348fed.header.zst.age"));
+    assert_eq!(
+        file_body_keys(&file),
+        [
+            format!("{folder}.000000000000-000000065536.8f9d554509dd6c42.body.zst.age"),
+            format!("{folder}.000000065536-000000131284.904b830bdf4ed14f.body.zst.age"),
+        ]
+    );
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::num::NonZeroU64;
 
 use highwater_binlog::{BinlogName, Gtid, GtidOrigin, GtidSet, ServerUuid};
 use highwater_catalog::{
-    Dump, DumpFile, DumpFileKind, Inventory, KeyGeneration, Micros, ObjectFacts, Repository, RepositoryId, Sealing,
-    Segment, Sha256Digest, Stop, Timeline, TimelineId,
+    Dump, DumpFile, DumpFileKind, Inventory, KeptFile, KeyGeneration, Micros, ObjectFacts, Repository, RepositoryId,
+    Sealing, Segment, Sha256Digest, Stop, Timeline, TimelineId,
 };
+use highwater_keyring::FileMark;
 use proptest::prelude::*;
 
 pub(crate) const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
@@ -119,7 +120,7 @@ impl Truth {
             segments.push(segment);
         }
         let dumps = self.dumps.iter().enumerate().map(|(number, &count)| dump(number, self.after(count))).collect();
-        Inventory { timelines: vec![timeline], segments, dumps, keys: vec![keys(1)] }
+        Inventory { timelines: vec![timeline], segments, dumps, keys: vec![keys(1)], files: vec![kept(1), kept(2)] }
     }
 
     fn segment(&self, number: usize, first: usize, end: usize, previous: Option<&Segment>) -> Segment {
@@ -183,6 +184,34 @@ pub(crate) fn keys(generation: u32) -> KeyGeneration {
         taken: Micros(77),
         stored_size: 812,
         stored_sha256: digest(5),
+    }
+}
+
+/// The server's kept file of this number, with transactions 10 x number + 1 to 10 x number + 10; those with an even number
+/// have several objects.
+pub(crate) fn kept(number: u64) -> KeptFile {
+    let objects = match number % 2 {
+        0 => vec![facts(700 + number, 4096), facts(800 + number, 100)],
+        _ => vec![facts(700 + number, 4196)],
+    };
+    let first = 10 * number + 1;
+    KeptFile {
+        server: server(1),
+        binlog: format!("binlog.{number:06}").parse().unwrap(),
+        mark: FileMark::of_body(&[u8::try_from(number % 256).unwrap(); 16]).unwrap(),
+        server_version: "9.7.0".to_owned(),
+        gtids_before: gtids(&format!("1-{}", first - 1)),
+        gtids_added: gtids(&format!("{first}-{}", first + 9)),
+        first_commit: Some(Micros(1_000 * number)),
+        last_commit: Some(Micros(1_000 * number + 9)),
+        events: 52,
+        transactions: 10,
+        key_id: format!("MySQLReplicationKey_{}_1", server(1)),
+        key_generation: 1,
+        taken: Micros(78 + number),
+        body_sha256: digest(700 + number),
+        header: facts(600 + number, KeptFile::HEADER_LEN),
+        objects,
     }
 }
 

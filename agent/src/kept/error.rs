@@ -1,0 +1,160 @@
+//! What goes wrong with kept files, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use highwater_binlog::{BinlogName, EncryptionHeaderError};
+use highwater_catalog::FileRefusal;
+use highwater_keyring::BundleError;
+
+use super::proof::ProofError;
+use crate::archive::ArchiveError;
+use crate::exit::Exit;
+
+/// A failure with kept files.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// A binlog cannot be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file's name cannot be a binlog's.
+    #[error("{} has no binlog's name", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The header of an encrypted binlog is not one.
+    #[error("{binlog}")]
+    Header {
+        /// The binlog.
+        binlog: BinlogName,
+        /// What is wrong with it.
+        #[source]
+        source: EncryptionHeaderError,
+    },
+    /// No keyring has the key.
+    #[error("{binlog}: key {key_id} is not in the keyring")]
+    KeyMissing {
+        /// The binlog.
+        binlog: BinlogName,
+        /// What its header names.
+        key_id: String,
+    },
+    /// The key does not open the file.
+    #[error("{binlog}: key {key_id} of the keyring does not open it")]
+    KeyWrong {
+        /// The binlog.
+        binlog: BinlogName,
+        /// What its header names.
+        key_id: String,
+    },
+    /// What the file decrypts to is not what a server writes.
+    #[error("{binlog} is damaged")]
+    Damaged {
+        /// The binlog.
+        binlog: BinlogName,
+        /// How.
+        #[source]
+        source: ProofError,
+    },
+    /// A closed file has another size than when it was kept.
+    #[error("{binlog} has {found} bytes after its header, and had {kept} when it was kept")]
+    Grown {
+        /// The binlog.
+        binlog: BinlogName,
+        /// Now.
+        found: u64,
+        /// In the archive.
+        kept: u64,
+    },
+    /// The keys cannot be put into a bundle, or a bundle cannot be read.
+    #[error("key bundle")]
+    Bundle(#[source] BundleError),
+    /// No key bundle has the file's password.
+    #[error("no key bundle of the archive has the password of {binlog}")]
+    PasswordMissing {
+        /// The binlog.
+        binlog: BinlogName,
+    },
+    /// The kept files do not make what is wanted.
+    #[error(transparent)]
+    Refused(#[from] FileRefusal),
+    /// Something is where a file is to be written.
+    #[error("{} exists", path.display())]
+    Exists {
+        /// It.
+        path: PathBuf,
+    },
+    /// Somebody else writes into the folder.
+    #[error("another process writes into {}", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file cannot be written.
+    #[error("write {}", path.display())]
+    Write {
+        /// The file or its folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive failed.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+impl KeepError {
+    /// The exit code that says what kind of failure it is.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::KeyMissing { .. } | Self::KeyWrong { .. } | Self::PasswordMissing { .. } => Exit::Key,
+            Self::Header { .. } | Self::Damaged { .. } | Self::Grown { .. } | Self::Bundle(_) => Exit::Damaged,
+            Self::Refused(FileRefusal::AmbiguousServer { .. } | FileRefusal::Backwards { .. })
+            | Self::Name { .. }
+            | Self::Exists { .. } => Exit::Usage,
+            Self::Refused(FileRefusal::None { .. } | FileRefusal::Unknown { .. } | FileRefusal::Gap { .. }) => {
+                Exit::Unreachable
+            }
+            Self::Archive(error) => error.exit(),
+            Self::Read { .. } | Self::Busy { .. } | Self::Write { .. } => Exit::Failed,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Read { .. } => "read it as the account that runs mysqld, or as root",
+            Self::Name { .. } => "binlogs have names like binlog.000042",
+            Self::Header { .. } => "without its header an encrypted file cannot be opened; look for another copy of it",
+            Self::KeyMissing { .. } => {
+                "a server deletes old keys when its master key is rotated: give the keyring that belongs to the file"
+            }
+            Self::KeyWrong { .. } => {
+                "the key is another server's or another time's of the same name, or the header is damaged; nothing was \
+                 published"
+            }
+            Self::Damaged { .. } => "only what a server reads back is kept: look for another copy of the file",
+            Self::Grown { .. } => "a closed binlog never changes: compare it with the kept one (`highwater binlogs`)",
+            Self::Bundle(_) => "bring the bundle back from another copy of the store",
+            Self::PasswordMissing { .. } => {
+                "its generation of the key bundle is gone or damaged: bring `keys/` back from another copy of the store"
+            }
+            Self::Refused(refusal) => return Some(refusal.hint()),
+            Self::Exists { .. } => "name an empty folder, or give --force to replace what is there",
+            Self::Busy { .. } => "wait until it has ended",
+            Self::Write { .. } => "check its space and permissions",
+            Self::Archive(error) => return error.hint(),
+        };
+        Some(text.to_owned())
+    }
+}

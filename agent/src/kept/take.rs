@@ -1,0 +1,167 @@
+//! Keeping: a server's closed encrypted binlogs go into the archive as they are.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use highwater_binlog::{BinlogName, ServerUuid};
+use highwater_catalog::{KeptFile, KeyGeneration, Micros};
+use highwater_keyring::{FileMark, KeyBundle, Keyring};
+
+use super::KeepError;
+use super::open::{ClosedFile, OnDisk};
+use super::proof::{BodyFacts, BodyProof};
+use crate::archive::{Archive, ArchiveError, FileDraft, now};
+use crate::seal::Tally;
+
+/// How much is read at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// Most passwords of a key bundle, each about 160 bytes: it stays far below the bundle's limit of 4 MiB.
+const BUNDLED_FILES_MAX: usize = 4096;
+
+/// What came of keeping.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Key bundles that were published.
+    pub keys: Vec<KeyGeneration>,
+    /// Files that were published.
+    pub files: Vec<KeptFile>,
+    /// How many the archive had before.
+    pub known: usize,
+    /// How many are not encrypted: segments have them.
+    pub plain: usize,
+    /// Not closed yet.
+    pub open: Vec<BinlogName>,
+    /// What is not a whole binlog, and so was not kept.
+    pub damaged: Vec<KeepError>,
+}
+
+/// Keeps those of `paths`, binlogs of `server`, that are encrypted, closed and not in the archive. Blocking.
+///
+/// All of them must be opened by `keyring`: nothing is published otherwise. Their passwords are published first, then each
+/// file that proves to be a whole binlog; one that does not is reported, and the others are kept.
+///
+/// # Errors
+/// When a file cannot be read or opened, or the archive fails. What was published before stays.
+pub fn keep(
+    archive: &Archive,
+    server: ServerUuid,
+    mut keyring: Keyring,
+    paths: &[PathBuf],
+    known: &[KeptFile],
+) -> Result<Kept, KeepError> {
+    if !archive.is_encrypted() {
+        return Err(ArchiveError::KeysUnsealed.into());
+    }
+    let known: BTreeMap<(&BinlogName, FileMark), &KeptFile> =
+        known.iter().filter(|file| file.server == server).map(|file| ((&file.binlog, file.mark), file)).collect();
+    let mut kept = Kept::default();
+    let mut wanted = Vec::new();
+    for path in paths {
+        match OnDisk::open(path, &keyring)? {
+            OnDisk::Plain => kept.plain += 1,
+            OnDisk::Open(binlog) => kept.open.push(binlog),
+            OnDisk::Closed(file) => match known.get(&(&file.binlog, file.key.mark)) {
+                Some(before) if before.body_size() == file.body_size => kept.known += 1,
+                Some(before) => {
+                    let (binlog, kept) = (file.binlog.clone(), before.body_size());
+                    return Err(KeepError::Grown { binlog, found: file.body_size, kept });
+                }
+                None => wanted.push(file.path),
+            },
+        }
+    }
+    for paths in wanted.chunks(BUNDLED_FILES_MAX) {
+        keyring = keep_some(archive, server, keyring, paths, &mut kept)?;
+    }
+    Ok(kept)
+}
+
+/// Opens each file only for as long as it is needed: a server may have more of them than a process can have open. Gives the
+/// keyring back, whose replication keys are in the bundle beside the passwords.
+fn keep_some(
+    archive: &Archive,
+    server: ServerUuid,
+    keyring: Keyring,
+    paths: &[PathBuf],
+    kept: &mut Kept,
+) -> Result<Keyring, KeepError> {
+    let mut passwords = Vec::new();
+    for path in paths {
+        if let OnDisk::Closed(file) = OnDisk::open(path, &keyring)? {
+            passwords.push(file.key);
+        }
+    }
+    let bundle = KeyBundle::new(&server.to_string(), now().0, keyring).map_err(KeepError::Bundle)?;
+    let bundle = bundle.with_files(passwords);
+    let key_ids = bundle.keyring().key_ids().map(ToString::to_string).collect();
+    let generation = archive.publish_keys(server, key_ids, &bundle.encode())?;
+    let key_generation = generation.generation;
+    kept.keys.push(generation);
+    let (keyring, passwords) = bundle.into_parts();
+    let bundled = |file: &ClosedFile| passwords.iter().any(|known| known.mark == file.key.mark);
+    for path in paths {
+        // It was closed a moment ago; a rotation of the master key may have written its header anew.
+        let OnDisk::Closed(file) = OnDisk::open(path, &keyring)? else { continue };
+        if !bundled(&file) {
+            return Err(ArchiveError::Changed { what: file.binlog.to_string() }.into());
+        }
+        match keep_one(archive, server, &file, key_generation) {
+            Ok(file) => kept.files.push(file),
+            Err(error @ KeepError::Damaged { .. }) => kept.damaged.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(keyring)
+}
+
+fn keep_one(
+    archive: &Archive,
+    server: ServerUuid,
+    file: &ClosedFile,
+    key_generation: u32,
+) -> Result<KeptFile, KeepError> {
+    let (facts, tally) = prove(file)?;
+    let (body_size, body_sha256) = tally.finish();
+    let BodyFacts { server_version, gtids_before, contents } = facts;
+    let draft = FileDraft {
+        server,
+        binlog: file.binlog.clone(),
+        mark: file.key.mark,
+        server_version,
+        gtids_before,
+        gtids_added: contents.gtids_added,
+        first_commit: contents.first_commit_micros.map(Micros),
+        last_commit: contents.last_commit_micros.map(Micros),
+        events: contents.events,
+        transactions: contents.transactions,
+        key_id: file.key_id.clone(),
+        key_generation,
+        body_size,
+        body_sha256,
+    };
+    Ok(archive.keep_file(draft, &file.header, &mut file.body()?)?)
+}
+
+/// Reads the whole body: every event of it.
+fn prove(file: &ClosedFile) -> Result<(BodyFacts, Tally), KeepError> {
+    let damaged = |source| KeepError::Damaged { binlog: file.binlog.clone(), source };
+    let mut proof = BodyProof::new(&file.key.password);
+    let mut tally = Tally::default();
+    let mut body = file.body()?;
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match body.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                let bytes = &buffer[..count];
+                tally.add(bytes);
+                proof.push(bytes).map_err(damaged)?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(KeepError::Read { path: file.path.clone(), source }),
+        }
+    }
+    Ok((proof.finish().map_err(damaged)?, tally))
+}

@@ -1,0 +1,430 @@
+//! Encrypted binlogs kept as they are, and given back to a server.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use highwater::archive::{Archive, FileDraft};
+use highwater::config::Config;
+use highwater::kept::{BodyProof, KeepError, Kept, keep};
+use highwater::store::DirectoryStore;
+use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader};
+use highwater_catalog::{Micros, Sha256Digest};
+use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, Keyring};
+use highwater_tests::{Finished, Installation, MysqlServer, Programs, Workload, Writer, mysql_program};
+use sha2::{Digest, Sha256};
+
+/// A server with several closed binlogs, under several master keys, and where they are kept.
+struct Bed {
+    server: MysqlServer,
+    highwater: Installation,
+}
+
+impl Bed {
+    fn new() -> Result<Self> {
+        // A rotation at the start keeps the headers of older files, and so their keys.
+        let mut server = MysqlServer::builder().start()?;
+        server.add_option("--binlog-rotate-encryption-master-key-at-startup=ON");
+        Workload::create(&server)?;
+        let writer = Writer::start(&server, 31, Duration::ZERO)?;
+        for statement in ["FLUSH BINARY LOGS", "ALTER INSTANCE ROTATE BINLOG MASTER KEY", "FLUSH BINARY LOGS"] {
+            writer.wait_for(40)?;
+            server.sql(statement)?;
+        }
+        writer.wait_for(20)?;
+        writer.stop()?;
+        server.restart()?;
+        server.sql(
+            "CREATE DATABASE large; CREATE TABLE large.t (id INT PRIMARY KEY, v LONGTEXT);
+             INSERT INTO large.t VALUES (1, REPEAT(UUID(), 10000)); FLUSH BINARY LOGS",
+        )?;
+        let highwater = Installation::new(&server)?;
+        // Bodies of more than one object.
+        highwater.configure("seal", "object_bytes_max = 65536")?;
+        Ok(Self { server, highwater })
+    }
+
+    fn archive(&self) -> Result<Archive> {
+        let (config, _) = Config::load(Some(&self.highwater.config()))?;
+        let store = Arc::new(DirectoryStore::open(&self.highwater.store())?);
+        let archive = Archive::open(store, None)?.for_writing(&config.service_name()?, config.recipients()?)?;
+        let archive = archive.with_object_bytes_max(config.seal.object_bytes_max);
+        Ok(archive.with_scratch(self.highwater.folder()))
+    }
+
+    fn keep(&self, keyring: &Path) -> Result<Result<Kept, KeepError>> {
+        let archive = self.archive()?;
+        let keyring = Keyring::read(&fs::read(keyring)?)?;
+        let server = self.server.uuid()?.parse()?;
+        Ok(keep(&archive, server, keyring, &self.paths()?, &archive.inventory()?.files))
+    }
+
+    /// All binlogs, the open one last.
+    fn paths(&self) -> Result<Vec<PathBuf>> {
+        Ok(self.server.binlogs()?.iter().map(|name| self.server.data().join(name)).collect())
+    }
+
+    /// The closed files' bytes after the header.
+    fn bodies(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let mut bodies = BTreeMap::new();
+        let mut names = self.server.binlogs()?;
+        names.pop();
+        for name in names {
+            let bytes = fs::read(self.server.data().join(&name))?;
+            ensure!(bytes.starts_with(b"\xfdbin"), "{name} is not encrypted");
+            bodies.insert(name, bytes[ENCRYPTION_HEADER_LEN..].to_vec());
+        }
+        Ok(bodies)
+    }
+
+    fn binlogs(&self, folder: &Path, more: &[&str]) -> Result<Finished> {
+        let folder = folder.display().to_string();
+        self.highwater.run(&[&["--json", "binlogs", "--output-dir", &folder], more].concat())
+    }
+}
+
+/// Everything in a folder, by its path in it.
+fn contents(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = PathBuf::from(path.file_name().context("a name")?);
+        if path.is_dir() {
+            found.extend(contents(&path)?.into_iter().map(|(below, bytes)| (name.join(below), bytes)));
+        } else {
+            found.insert(name, fs::read(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+/// What `mysqlbinlog` says of a file, its checksums verified.
+fn decoded(path: &Path) -> Result<String> {
+    let mut command = Command::new(mysql_program("mysqlbinlog")?);
+    Ok(Finished::run(command.arg("--verify-binlog-checksum").arg(path))?.success()?.text())
+}
+
+/// What `mysqlbinlog` says of a server's file, read from the server.
+fn decoded_remote(server: &MysqlServer, name: &str) -> Result<String> {
+    let mut command = Command::new(mysql_program("mysqlbinlog")?);
+    command.args(["--user=root", "--read-from-remote-server", "--verify-binlog-checksum"]);
+    Ok(Finished::run(command.arg(format!("--socket={}", server.socket().display())).arg(name))?.success()?.text())
+}
+
+/// The statements and rows: comments tell where they were read from.
+fn without_comments(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.starts_with('#')).collect()
+}
+
+/// A server's files and a keyring as the data folder of another one, which starts with them.
+fn serve(given: &Path) -> Result<MysqlServer> {
+    let mut target = MysqlServer::builder().server_id(2).start()?;
+    target.stop()?;
+    for entry in fs::read_dir(target.data())? {
+        let path = entry?.path();
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("binlog.")) {
+            fs::remove_file(path)?;
+        }
+    }
+    for entry in fs::read_dir(given)? {
+        let entry = entry?;
+        let to = if entry.file_name() == "component_keyring_file" {
+            target.keyring()
+        } else {
+            target.data().join(entry.file_name())
+        };
+        fs::copy(entry.path(), to)?;
+    }
+    target.start().with_context(|| target.error_log())?;
+    Ok(target)
+}
+
+#[test]
+fn kept_files_come_back_byte_for_byte_and_a_server_serves_them() -> Result<()> {
+    let mut bed = Bed::new()?;
+    let bodies = bed.bodies()?;
+    ensure!(bodies.len() >= 4, "only {:?}", bodies.keys());
+    let kept = bed.keep(&bed.server.keyring())??;
+    ensure!(kept.files.len() == bodies.len() && kept.keys.len() == 1 && kept.damaged.is_empty(), "{kept:?}");
+    ensure!(kept.open.len() == 1 && kept.known == 0, "{kept:?}");
+    ensure!(kept.files.iter().any(|file| file.objects.len() > 1), "no body has several objects");
+    let key_ids: std::collections::BTreeSet<_> = kept.files.iter().map(|file| &file.key_id).collect();
+    ensure!(key_ids.len() > 1, "all files are under {key_ids:?}");
+    for file in &kept.files {
+        let digest = Sha256::digest(&bodies[file.binlog.as_str()]);
+        ensure!(file.body_sha256.to_string() == hex::encode(digest), "{}", file.binlog);
+    }
+
+    // A rotation writes the headers of all files anew and deletes the old keys; bodies stay.
+    bed.server.sql("ALTER INSTANCE ROTATE BINLOG MASTER KEY; CREATE DATABASE later; FLUSH BINARY LOGS")?;
+    let rotated = bed.bodies()?;
+    ensure!(bodies.iter().all(|(name, body)| rotated.get(name) == Some(body)), "a rotation changed a body");
+    let kept = bed.keep(&bed.server.keyring())??;
+    ensure!(kept.known == bodies.len() && kept.files.len() == rotated.len() - bodies.len(), "{kept:?}");
+    let before = contents(&bed.highwater.store())?;
+    let again = bed.keep(&bed.server.keyring())??;
+    ensure!(again.known == rotated.len() && again.files.is_empty() && again.keys.is_empty(), "{again:?}");
+    ensure!(contents(&bed.highwater.store())? == before, "a second run wrote something");
+
+    // The archive knows them.
+    let listed = bed.highwater.json(&["list", "files"])?;
+    ensure!(listed.as_array().map(Vec::len) == Some(rotated.len()), "{listed}");
+    let verified = bed.highwater.json(&["verify"])?;
+    ensure!(verified["files"] == rotated.len() && verified["orphans"] == serde_json::json!([]), "{verified}");
+    let rebuilt = bed.highwater.json(&["catalog", "rebuild"])?;
+    ensure!(rebuilt["files"] == rotated.len(), "{rebuilt}");
+    let status = bed.highwater.run(&["status"])?;
+    ensure!(status.text().contains(&format!("{} encrypted binlogs kept", rotated.len())), "{}", status.text());
+
+    // The server is gone, with its keyring.
+    let originals = bed.server.remote_binlogs()?;
+    let texts: BTreeMap<String, String> =
+        rotated.keys().map(|name| Ok((name.clone(), decoded_remote(&bed.server, name)?))).collect::<Result<_>>()?;
+    bed.server.kill()?;
+    fs::remove_dir_all(bed.server.data())?;
+    fs::remove_file(bed.server.keyring())?;
+
+    let folder = tempfile::tempdir()?;
+    let given = folder.path().join("given");
+    let report = bed.binlogs(&given, &[])?.success()?;
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout)?;
+    ensure!(report["rewritten_headers"] == serde_json::json!([]), "{report}");
+    for (name, body) in &rotated {
+        let bytes = fs::read(given.join(name))?;
+        ensure!(bytes[ENCRYPTION_HEADER_LEN..] == body[..], "{name} has another body");
+        let plain = folder.path().join(format!("plain-{name}"));
+        let arguments = ["--datadir".as_ref(), given.as_os_str(), "-o".as_ref(), plain.as_os_str()];
+        let input = given.join(name);
+        Programs::find()?.decrypt([&arguments[..], &[input.as_os_str()]].concat())?.success()?;
+        ensure!(fs::read(&plain)? == originals[name], "{name} decrypts to something else");
+        ensure!(without_comments(&decoded(&plain)?) == without_comments(&texts[name]), "{name}");
+    }
+
+    let target = serve(&given)?;
+    let served = target.sql("SHOW BINARY LOGS")?;
+    for name in rotated.keys() {
+        ensure!(target.remote_binlog(name)? == originals[name], "the server sends another {name}");
+        ensure!(served.contains(&format!("{name}\t{}\tYes", rotated[name].len() + 512)), "{served}");
+        target.sql(&format!("SHOW BINLOG EVENTS IN '{name}'"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_header_whose_master_key_is_in_no_bundle_is_written_anew() -> Result<()> {
+    let bed = Bed::new()?;
+    let (archive, server) = (bed.archive()?, bed.server.uuid()?);
+    let keyring = Keyring::read(&fs::read(bed.server.keyring())?)?;
+    let mut paths = bed.paths()?;
+    paths.pop();
+    let mut passwords = Vec::new();
+    let mut drafts = Vec::new();
+    for path in &paths {
+        let bytes = fs::read(path)?;
+        let (header, body) = bytes.split_at(ENCRYPTION_HEADER_LEN);
+        let parsed = EncryptionHeader::parse(header)?;
+        let key = keyring.get(parsed.key_id()).context("the key")?;
+        let password: FilePassword = parsed.wrapped().unwrap_with(key);
+        let mut proof = BodyProof::new(&password);
+        proof.push(body)?;
+        let facts = proof.finish()?;
+        let name = path.file_name().and_then(|name| name.to_str()).context("a name")?;
+        let mark = FileMark::of_body(body).context("a mark")?;
+        drafts.push((
+            bytes.clone(),
+            FileDraft {
+                server: server.parse()?,
+                binlog: name.parse()?,
+                mark,
+                server_version: facts.server_version,
+                gtids_before: facts.gtids_before,
+                gtids_added: facts.contents.gtids_added,
+                first_commit: facts.contents.first_commit_micros.map(Micros),
+                last_commit: facts.contents.last_commit_micros.map(Micros),
+                events: facts.contents.events,
+                transactions: facts.contents.transactions,
+                key_id: parsed.key_id().to_string(),
+                key_generation: 1,
+                body_size: body.len() as u64,
+                body_sha256: Sha256Digest(Sha256::digest(body).into()),
+            },
+        ));
+        passwords.push(FileKey { mark, binlog: name.to_owned(), password });
+    }
+    // Passwords alone, no master key.
+    let bundle = KeyBundle::new(&server, 1, Keyring::new())?.with_files(passwords);
+    archive.publish_keys(server.parse()?, Vec::new(), &bundle.encode())?;
+    for (bytes, draft) in drafts {
+        let (header, mut body) = bytes.split_at(ENCRYPTION_HEADER_LEN);
+        archive.keep_file(draft, header.try_into()?, &mut body)?;
+    }
+
+    let folder = tempfile::tempdir()?;
+    let given = folder.path().join("given");
+    let report = bed.binlogs(&given, &[])?.success()?;
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout)?;
+    ensure!(report["rewritten_headers"].as_array().map(Vec::len) == Some(paths.len()), "{report}");
+    bed.highwater.run(&["verify"])?.success()?;
+    let bodies = bed.bodies()?;
+    for (name, body) in &bodies {
+        let bytes = fs::read(given.join(name))?;
+        ensure!(bytes[..ENCRYPTION_HEADER_LEN] != fs::read(bed.server.data().join(name))?[..ENCRYPTION_HEADER_LEN]);
+        ensure!(bytes[ENCRYPTION_HEADER_LEN..] == body[..], "{name} has another body");
+    }
+    let target = serve(&given)?;
+    for name in bodies.keys() {
+        ensure!(target.remote_binlog(name)? == bed.server.remote_binlog(name)?, "the server sends another {name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_keyring_that_does_not_open_them_is_refused_before_anything_is_published() -> Result<()> {
+    let bed = Bed::new()?;
+    let before = contents(&bed.highwater.store())?;
+    let other = MysqlServer::builder().server_id(3).start()?;
+    let error = bed.keep(&other.keyring())?.err().context("keys of another server")?;
+    ensure!(matches!(error, KeepError::KeyMissing { .. }) && error.exit().code() == 3, "{error:?}");
+
+    // A key of the right name and another value.
+    let keyring = fs::read_to_string(bed.server.keyring())?;
+    let right = Keyring::read(keyring.as_bytes())?;
+    let mut text = keyring;
+    for (_, key) in right.keys() {
+        let value = hex::encode_upper(key.expose());
+        ensure!(text.contains(&value), "the keyring has no such value");
+        text = text.replace(&value, &value.chars().rev().collect::<String>());
+    }
+    let wrong = bed.highwater.folder().join("wrong");
+    fs::write(&wrong, text)?;
+    let error = bed.keep(&wrong)?.err().context("a wrong key")?;
+    ensure!(matches!(error, KeepError::KeyWrong { .. }) && error.exit().code() == 3, "{error:?}");
+    ensure!(contents(&bed.highwater.store())? == before, "something was published");
+    Ok(())
+}
+
+#[test]
+fn damage_is_found_and_refused_and_nothing_is_overwritten() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.keep(&bed.server.keyring())??;
+    let store = bed.highwater.store();
+    let whole = contents(&store)?;
+    let folder = tempfile::tempdir()?;
+    let given = folder.path().join("given");
+    bed.binlogs(&given, &[])?.success()?;
+    let first = contents(&given)?;
+
+    // Files that are there stay as they are.
+    fs::write(given.join("binlog.000002"), "precious")?;
+    let refused = bed.binlogs(&given, &[])?;
+    ensure!(refused.code == Some(2) && refused.stderr.contains("--force"), "{}", refused.stderr);
+    ensure!(fs::read(given.join("binlog.000002"))? == b"precious");
+    let refused = bed.binlogs(&folder.path().join("none"), &["--from", "binlog.000009"])?;
+    ensure!(refused.code == Some(5), "{}", refused.stderr);
+
+    let of = |ending: &str| {
+        let fits = |path: &&PathBuf| path.display().to_string().contains(ending);
+        whole.keys().find(fits).cloned().with_context(|| format!("no {ending} in the store"))
+    };
+    for (ending, code) in [(".body.zst.age", 4), (".header.zst.age", 4), ("000001.json", 3)] {
+        let path = store.join(of(ending)?);
+        let bytes = fs::read(&path)?;
+        if code == 3 {
+            fs::remove_file(&path)?;
+        } else {
+            let mut flipped = bytes.clone();
+            let middle = flipped.len() / 2;
+            flipped[middle] ^= 1;
+            fs::write(&path, flipped)?;
+        }
+        let found = bed.highwater.run(&["verify"])?;
+        ensure!(found.code == Some(4), "{ending}: verify ended with {:?}: {}", found.code, found.text());
+        for force in [&[][..], &["--force"][..]] {
+            let to = if force.is_empty() { folder.path().join(format!("out{ending}")) } else { given.clone() };
+            let refused = bed.binlogs(&to, force)?;
+            ensure!(refused.code == Some(code), "{ending}: {:?} {}", refused.code, refused.stderr);
+            let left = if to.exists() { contents(&to)? } else { BTreeMap::new() };
+            ensure!(force.is_empty() == left.is_empty(), "{ending} left {:?}", left.keys());
+        }
+        ensure!(fs::read(given.join("binlog.000002"))? == b"precious", "{ending} replaced a file");
+        fs::write(&path, bytes)?;
+    }
+    bed.highwater.run(&["verify"])?.success()?;
+
+    // With --force what is there is replaced, headers and keys as they were.
+    bed.binlogs(&given, &["--force"])?.success()?;
+    ensure!(contents(&given)? == first, "the second time gave something else");
+    let part = folder.path().join("part");
+    bed.binlogs(&part, &["--from", "binlog.000002", "--to", "binlog.000003"])?.success()?;
+    ensure!(fs::read_to_string(part.join("binlog.index"))? == "./binlog.000002\n./binlog.000003\n");
+    Ok(())
+}
+
+#[test]
+fn a_damaged_file_is_not_kept_and_the_others_are() -> Result<()> {
+    let mut bed = Bed::new()?;
+    let paths = bed.paths()?;
+    let archive = bed.archive()?;
+    let (server, keyring) = (bed.server.uuid()?.parse()?, fs::read(bed.server.keyring())?);
+    bed.server.kill()?;
+    let mut bytes = fs::read(&paths[1])?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&paths[1], bytes)?;
+    let kept = keep(&archive, server, Keyring::read(&keyring)?, &paths, &[])?;
+    let [damaged] = kept.damaged.as_slice() else { anyhow::bail!("{kept:?}") };
+    ensure!(damaged.to_string() == "binlog.000002 is damaged" && damaged.exit().code() == 4, "{damaged:?}");
+    ensure!(kept.files.len() == paths.len() - 2 && kept.open.len() == 1, "{kept:?}");
+    // What is kept has a gap then, and a range over it is refused.
+    let folder = tempfile::tempdir()?;
+    let refused = bed.binlogs(&folder.path().join("all"), &[])?;
+    ensure!(refused.code == Some(5), "{}", refused.stderr);
+    ensure!(refused.stderr.contains("binlog.000003 does not continue binlog.000001"), "{}", refused.stderr);
+    bed.binlogs(&folder.path().join("rest"), &["--from", "binlog.000003"])?.success()?;
+    Ok(())
+}
+
+#[test]
+fn no_key_is_in_any_output_log_or_object() -> Result<()> {
+    let bed = Bed::new()?;
+    let mut said = format!("{:?}", bed.keep(&bed.server.keyring())?);
+    let folder = tempfile::tempdir()?;
+    let keyring = Keyring::read(&fs::read(bed.server.keyring())?)?;
+    let mut secrets: Vec<[u8; 32]> = keyring.keys().map(|(_, key)| *key.expose()).collect();
+    for path in bed.paths()? {
+        let header = EncryptionHeader::parse(&fs::read(path)?)?;
+        secrets.push(*header.wrapped().unwrap_with(keyring.get(header.key_id()).context("a key")?).expose());
+    }
+    let given = folder.path().join("given").display().to_string();
+    let missing = folder.path().join("missing").display().to_string();
+    for arguments in [
+        &["-vv", "list", "files"][..],
+        &["-vv", "--json", "list", "keys"],
+        &["-vv", "verify"],
+        &["-vv", "catalog", "rebuild"],
+        &["-vv", "binlogs", "--output-dir", &given],
+        &["-vv", "--json", "binlogs", "--output-dir", &given],
+        &["-vv", "--json", "binlogs", "--output-dir", &missing, "--from", "binlog.000099"],
+    ] {
+        let finished = bed.highwater.run(arguments)?;
+        said.push_str(&finished.text());
+        said.push_str(&finished.stderr);
+    }
+    for secret in &secrets {
+        let lower = said.to_lowercase();
+        ensure!(!lower.contains(&hex::encode(secret)) && !lower.contains(&format!("{secret:?}")), "a key was printed");
+    }
+    for (path, bytes) in contents(&bed.highwater.store())?.into_iter().chain(contents(&bed.highwater.state())?) {
+        for secret in &secrets {
+            let hex = hex::encode(secret);
+            let found = bytes.windows(32).any(|window| window == secret)
+                || bytes.windows(64).any(|window| window.eq_ignore_ascii_case(hex.as_bytes()));
+            ensure!(!found, "a key is in {}", path.display());
+        }
+    }
+    Ok(())
+}

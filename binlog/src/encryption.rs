@@ -4,16 +4,12 @@
 //! is one of the plaintext stream: stream offset 0 is the byte after the header.
 
 mod event_cipher;
+mod stream_cipher;
 
-use std::fmt;
-
-use aes::Aes256;
-use aes::cipher::{KeyIvInit, StreamCipher as _, StreamCipherSeek};
-use highwater_keyring::{FilePassword, KeyId, KeyIdError, WrappedFilePassword};
-use sha2::{Digest, Sha512};
-use zeroize::Zeroizing;
+use highwater_keyring::{KeyId, KeyIdError, WrappedFilePassword};
 
 pub use event_cipher::{EventCipher, EventScheme, START_ENCRYPTION, StartEncryption};
+pub use stream_cipher::StreamCipher;
 
 /// The size of the header, and so the distance between a stream offset and the offset in the encrypted file.
 pub const ENCRYPTION_HEADER_LEN: usize = 512;
@@ -200,46 +196,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The cipher of one encrypted binlog: AES-256 in counter mode, so that encrypting and decrypting are the same, any
-/// offset can be reached at once, and a wrong password goes unnoticed here.
-pub struct StreamCipher(ctr::Ctr128BE<Aes256>);
-
-impl StreamCipher {
-    /// Derives key and nonce from the password: SHA-512 gives the key (32 bytes) and the high half of the counter block
-    /// (8 bytes); the low half counts blocks from 0 (`Aes_ctr_cipher::open` and `init_cipher`).
-    #[must_use]
-    pub fn new(password: &FilePassword) -> Self {
-        let mut digest = Zeroizing::new([[0u8; 32]; 2]);
-        let mut hash = Sha512::digest(password.expose());
-        for (slot, byte) in digest.as_flattened_mut().iter_mut().zip(&hash) {
-            *slot = *byte;
-        }
-        zeroize::Zeroize::zeroize(hash.as_mut_slice());
-        let [key, rest] = &*digest;
-        let mut counter = [0u8; 16];
-        for (slot, byte) in counter.iter_mut().zip(rest.iter().take(8)) {
-            *slot = *byte;
-        }
-        Self(ctr::Ctr128BE::new(key.into(), &counter.into()))
-    }
-
-    /// Encrypts or decrypts `bytes`, which are those of the stream from `offset` on.
-    pub fn apply(&mut self, offset: u64, bytes: &mut [u8]) {
-        // Neither can overflow: 2^64 bytes are 2^60 blocks, of the 2^128 that the counter has.
-        self.0.seek(offset);
-        self.0.apply_keystream(bytes);
-    }
-}
-
-impl fmt::Debug for StreamCipher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StreamCipher(..)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use highwater_keyring::MasterKey;
+    use highwater_keyring::{FilePassword, MasterKey};
     use proptest::prelude::*;
 
     use super::*;
@@ -248,27 +207,6 @@ mod tests {
 
     fn header() -> EncryptionHeader {
         EncryptionHeader::new(ID.parse().unwrap(), WrappedFilePassword { ciphertext: [0xcc; 32], iv: [0x11; 16] })
-    }
-
-    fn keystream(offset: u64) -> String {
-        let mut cipher = StreamCipher::new(&FilePassword::from_slice(&[0; 32]).unwrap());
-        let mut bytes = [0; 16];
-        cipher.apply(offset, &mut bytes);
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
-    }
-
-    #[test]
-    fn the_keystream_is_the_known_one_at_every_known_offset() {
-        assert_eq!(keystream(0), "5eab6133c7d639121d91a659eb90b6e4");
-        assert_eq!(keystream(1 << 32), "7649b7b2ab8a2597124d91c2771ab3b8");
-        assert_eq!(keystream(1 << 36), "33df26df6a7e77fceb877c6c14fbbbdf");
-        assert_eq!(keystream((1 << 36) + 5), "7e77fceb877c6c14fbbbdf3fe63d6a61");
-        assert_eq!(keystream(1 << 63), "8b90f6e8548c7e689c8e1b0f6fdebd11");
-    }
-
-    #[test]
-    fn the_last_offset_of_all_does_not_overflow() {
-        assert_eq!(keystream(u64::MAX).len(), 32);
     }
 
     #[test]
@@ -359,33 +297,7 @@ mod tests {
         assert_eq!(with_fields(&fields).unwrap_err(), EncryptionHeaderError::Overrun { offset: 509 });
     }
 
-    #[test]
-    fn debug_output_shows_no_key() {
-        let cipher = StreamCipher::new(&FilePassword::from_slice(&[0; 32]).unwrap());
-        assert_eq!(format!("{cipher:?}"), "StreamCipher(..)");
-    }
-
     proptest! {
-        #[test]
-        fn pieces_of_any_size_give_the_bytes_of_the_whole(
-            password: [u8; 32],
-            start in 0u64..1 << 40,
-            plain in prop::collection::vec(any::<u8>(), 0..300),
-            cut in any::<prop::sample::Index>(),
-        ) {
-            let mut cipher = StreamCipher::new(&FilePassword::from_slice(&password).unwrap());
-            let mut whole = plain.clone();
-            cipher.apply(start, &mut whole);
-            let cut = cut.index(plain.len() + 1);
-            let mut pieces = plain.clone();
-            let (left, right) = pieces.split_at_mut(cut);
-            cipher.apply(start + left.len() as u64, right);
-            cipher.apply(start, left);
-            prop_assert_eq!(&pieces, &whole);
-            cipher.apply(start, &mut whole);
-            prop_assert_eq!(&whole, &plain);
-        }
-
         #[test]
         fn a_header_reads_back(id in "[ -~]{1,255}", password: [u8; 32], key: [u8; 32], iv: [u8; 16]) {
             let password = FilePassword::from_slice(&password).unwrap();

@@ -159,7 +159,7 @@ impl BinlogFile {
         let mut wrong = Vec::new();
         let mut unproven = None;
         for (place, password) in keys.candidates(&header, &self.head) {
-            let mut cipher = StreamCipher::new(&password);
+            let cipher = StreamCipher::new(&password);
             let mut head = self.head.get(..self.head.len().min(OPENING_LEN_MAX)).unwrap_or_default().to_vec();
             cipher.apply(0, &mut head);
             match judge_opening(&head) {

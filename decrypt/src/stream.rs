@@ -77,9 +77,11 @@ impl PlainStream {
     /// # Errors
     /// Those of the file system.
     pub fn next(&mut self, chunk: &mut Vec<u8>) -> std::io::Result<bool> {
-        chunk.clear();
         match &self.decoder {
-            Decoder::Events { .. } => self.next_events(chunk)?,
+            Decoder::Events { .. } => {
+                chunk.clear();
+                self.next_events(chunk)?;
+            }
             Decoder::Plain | Decoder::Stream(_) => self.next_bytes(chunk)?,
         }
         Ok(!chunk.is_empty())
@@ -87,7 +89,7 @@ impl PlainStream {
 
     fn next_bytes(&mut self, chunk: &mut Vec<u8>) -> std::io::Result<()> {
         if self.raw.is_empty() {
-            // Its capacity stays, and so what it had is not cleared each time.
+            // What a buffer that comes back has is overwritten, not cleared first.
             chunk.resize(CHUNK_LEN, 0);
             let count = read_some(&mut self.file, chunk)?;
             chunk.truncate(count);
@@ -95,7 +97,7 @@ impl PlainStream {
             std::mem::swap(chunk, &mut self.raw);
             self.raw.clear();
         }
-        if let Decoder::Stream(cipher) = &mut self.decoder {
+        if let Decoder::Stream(cipher) = &self.decoder {
             cipher.apply(self.offset, chunk);
         }
         self.offset += chunk.len() as u64;

@@ -3,6 +3,7 @@
 mod archive_watch;
 mod catch_up;
 mod commits;
+mod decrypt;
 mod idle;
 mod latency;
 mod load;
@@ -65,5 +66,6 @@ fn measure(bench: Bench, settings: &Settings) -> Result<Section> {
         Bench::Memory => memory::run(settings),
         Bench::Stalled => memory::run_stalled(settings),
         Bench::Idle => idle::run(settings),
+        Bench::Decrypt => decrypt::run(settings),
     }
 }

@@ -10,7 +10,7 @@ pub(crate) const HELP: &str = "\
 usage: scripts/bench NAME... [OPTION...]
 
 Names:
-  capture      all of the following
+  capture      all of the following but the last
   catch-up     an encrypted binlog fetched by `mysqlbinlog --read-from-remote-server --raw`, and by a new
                `highwater agent` until all of it is in the store: time, CPU, memory, ratio
   latency      from a commit on the source until its segment is published
@@ -18,9 +18,10 @@ Names:
   memory       the agent's largest resident memory with one huge transaction in the stream
   stalled      the same while the store takes nothing more (needs root, for a small tmpfs of its own)
   idle         the agent's CPU time while nothing happens
+  decrypt      `binlog-decrypt` against `openssl enc` on one encrypted binlog: file to file, `--verify`, in memory
 
 Options:
-  --megabytes N              binlog for catch-up and stalled [600]
+  --megabytes N              binlog for catch-up, stalled and decrypt [600]
   --repetitions N            of each side, alternating [3]
   --seconds N                how long latency, semi-sync and idle measure [10]
   --rate N                   transactions a second for latency and semi-sync [1000]
@@ -47,10 +48,13 @@ pub(crate) enum Bench {
     Stalled,
     /// Nothing to do.
     Idle,
+    /// A binlog opened offline.
+    Decrypt,
 }
 
-/// All of them, in the order in which they run.
-const ALL: [Bench; 6] = [Bench::CatchUp, Bench::Latency, Bench::SemiSync, Bench::Memory, Bench::Stalled, Bench::Idle];
+/// Those of the agent, in the order in which they run.
+const CAPTURE: [Bench; 6] =
+    [Bench::CatchUp, Bench::Latency, Bench::SemiSync, Bench::Memory, Bench::Stalled, Bench::Idle];
 
 impl Bench {
     /// Its name on the command line.
@@ -62,6 +66,7 @@ impl Bench {
             Self::Memory => "memory",
             Self::Stalled => "stalled",
             Self::Idle => "idle",
+            Self::Decrypt => "decrypt",
         }
     }
 }
@@ -110,8 +115,8 @@ impl Settings {
                 "--rate" => settings.rate = value(&argument, &mut arguments)?,
                 "--transaction-megabytes" => settings.transaction_megabytes = value(&argument, &mut arguments)?,
                 "--against" => settings.against.push(value(&argument, &mut arguments)?),
-                "capture" => settings.benches.extend(ALL),
-                name => match ALL.into_iter().find(|bench| bench.name() == name) {
+                "capture" => settings.benches.extend(CAPTURE),
+                name => match CAPTURE.into_iter().chain([Bench::Decrypt]).find(|bench| bench.name() == name) {
                     Some(bench) => settings.benches.push(bench),
                     None => bail!("there is no benchmark or option {name}"),
                 },

@@ -1,7 +1,7 @@
 //! A binary log or relay log: what it is, and which key opens it.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use highwater_binlog::{
     ChecksumAlgorithm, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EncryptionHeader, EventCipher, EventHeader,
     EventScheme, EventType, FormatDescription, MAGIC, RawEvent, START_ENCRYPTION, StartEncryption, StreamCipher,
 };
+use highwater_keyring::{FileMark, FilePassword};
 
 use crate::failure::{Exit, Failure, chain};
 use crate::input::Input;
@@ -72,6 +73,17 @@ pub enum Encryption {
     Events(EventScheme),
     /// Every event by itself, but there is none.
     NoEvents,
+}
+
+/// What opens a file that is encrypted as a whole.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its password.
+    pub password: FilePassword,
+    /// What its first event says.
+    pub opening: Opening,
+    /// Where the key was.
+    pub key_place: String,
 }
 
 /// A file whose key is found.
@@ -150,24 +162,47 @@ impl BinlogFile {
         self.bytes
     }
 
+    /// Which encrypted file it is, whatever its name and its header; none for a plain one.
+    #[must_use]
+    pub fn mark(&self) -> Option<FileMark> {
+        self.header.as_ref().and_then(|_| FileMark::of_body(&self.head))
+    }
+
+    /// The bytes after the encryption header, encrypted as they are, as far as they reached when it was opened.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn body(&self) -> std::io::Result<impl Read + '_> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(ENCRYPTION_HEADER_LEN as u64))?;
+        Ok(file.take(self.bytes.unwrap_or(0).saturating_sub(ENCRYPTION_HEADER_LEN as u64)))
+    }
+
     /// Finds the key whose plaintext is a binlog. Nothing else tells a right key from a wrong one.
     ///
     /// # Errors
     /// When no key opens it, or its first events are damaged or not all there.
-    pub fn unlock(mut self, keys: &Keys) -> Result<Unlocked, Failure> {
-        let Some(header) = self.header.take() else { return self.unlock_plain(keys) };
+    pub fn unlock(self, keys: &Keys) -> Result<Unlocked, Failure> {
+        let Some(Opened { password, opening, key_place }) = self.opened(keys)? else {
+            return self.unlock_plain(keys);
+        };
+        let decoder = Decoder::Stream(Box::new(StreamCipher::new(&password)));
+        Ok(self.into_unlocked(decoder, opening, Encryption::MySql, Some(key_place)))
+    }
+
+    /// The password that opens it; none for a file that is not encrypted as a whole.
+    ///
+    /// # Errors
+    /// When no key opens it, or its first event is damaged or not all there.
+    pub fn opened(&self, keys: &Keys) -> Result<Option<Opened>, Failure> {
+        let Some(header) = &self.header else { return Ok(None) };
         let mut wrong = Vec::new();
         let mut unproven = None;
-        for (place, password) in keys.candidates(&header, &self.head) {
-            let cipher = StreamCipher::new(&password);
+        for (place, password) in keys.candidates(header, &self.head) {
             let mut head = self.head.get(..self.head.len().min(OPENING_LEN_MAX)).unwrap_or_default().to_vec();
-            cipher.apply(0, &mut head);
+            StreamCipher::new(&password).apply(0, &mut head);
             match judge_opening(&head) {
-                Probe::Opens(opening) => {
-                    let place = Some(place.to_owned());
-                    let decoder = Decoder::Stream(Box::new(cipher));
-                    return Ok(self.into_unlocked(decoder, opening, Encryption::MySql, place));
-                }
+                Probe::Opens(opening) => return Ok(Some(Opened { password, opening, key_place: place.to_owned() })),
                 Probe::NoMagic => wrong.push(place),
                 Probe::Cut => unproven = Some(self.cut()),
                 Probe::Damaged(what) => unproven = Some(self.damaged(&what)),

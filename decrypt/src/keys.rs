@@ -68,6 +68,14 @@ impl Keys {
         Ok(keys)
     }
 
+    /// All master keys together; of two with one id, the one that was found first.
+    #[must_use]
+    pub fn into_keyring(self) -> Keyring {
+        let mut all = Keyring::new();
+        self.sources.into_iter().for_each(|source| all.merge(source.keyring));
+        all
+    }
+
     /// Whether no place was given at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.sources.is_empty() && self.notes.is_empty()

@@ -24,7 +24,7 @@ mod time;
 #[cfg(feature = "vault")]
 mod vault;
 
-pub use binlog_file::{BinlogFile, Encryption, Opening, Unlocked};
+pub use binlog_file::{BinlogFile, Encryption, Opened, Opening, Unlocked};
 pub use cli::{KeyFile, KeyPlaces};
 pub use failure::{Exit, Failure};
 pub use input::{Input, expand};

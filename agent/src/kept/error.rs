@@ -23,13 +23,16 @@ pub enum KeepError {
         #[source]
         source: io::Error,
     },
+    /// A binlog or a keyring cannot be opened.
+    #[error(transparent)]
+    Open(binlog_decrypt::Failure),
     /// A file's name cannot be a binlog's.
     #[error("{} has no binlog's name", path.display())]
     Name {
         /// The file.
         path: PathBuf,
     },
-    /// The header of an encrypted binlog is not one.
+    /// A kept header is not one.
     #[error("{binlog}")]
     Header {
         /// The binlog.
@@ -38,20 +41,12 @@ pub enum KeepError {
         #[source]
         source: EncryptionHeaderError,
     },
-    /// No keyring has the key.
-    #[error("{binlog}: key {key_id} is not in the keyring")]
+    /// No header can be written for a kept file: `key_id` is no name for a key.
+    #[error("{binlog}: no key {key_id}")]
     KeyMissing {
         /// The binlog.
         binlog: BinlogName,
-        /// What its header names.
-        key_id: String,
-    },
-    /// The key does not open the file.
-    #[error("{binlog}: key {key_id} of the keyring does not open it")]
-    KeyWrong {
-        /// The binlog.
-        binlog: BinlogName,
-        /// What its header names.
+        /// The key.
         key_id: String,
     },
     /// What the file decrypts to is not what a server writes.
@@ -116,7 +111,7 @@ impl KeepError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::KeyMissing { .. } | Self::KeyWrong { .. } | Self::PasswordMissing { .. } => Exit::Key,
+            Self::KeyMissing { .. } | Self::PasswordMissing { .. } => Exit::Key,
             Self::Header { .. } | Self::Damaged { .. } | Self::Grown { .. } | Self::Bundle(_) => Exit::Damaged,
             Self::Refused(FileRefusal::AmbiguousServer { .. } | FileRefusal::Backwards { .. })
             | Self::Name { .. }
@@ -124,6 +119,14 @@ impl KeepError {
             Self::Refused(FileRefusal::None { .. } | FileRefusal::Unknown { .. } | FileRefusal::Gap { .. }) => {
                 Exit::Unreachable
             }
+            Self::Open(failure) => match failure.exit {
+                binlog_decrypt::Exit::Key => Exit::Key,
+                binlog_decrypt::Exit::Damaged => Exit::Damaged,
+                binlog_decrypt::Exit::Usage => Exit::Usage,
+                binlog_decrypt::Exit::Done | binlog_decrypt::Exit::Failed | binlog_decrypt::Exit::Interrupted => {
+                    Exit::Failed
+                }
+            },
             Self::Archive(error) => error.exit(),
             Self::Read { .. } | Self::Busy { .. } | Self::Write { .. } => Exit::Failed,
         }
@@ -136,13 +139,8 @@ impl KeepError {
             Self::Read { .. } => "read it as the account that runs mysqld, or as root",
             Self::Name { .. } => "binlogs have names like binlog.000042",
             Self::Header { .. } => "without its header an encrypted file cannot be opened; look for another copy of it",
-            Self::KeyMissing { .. } => {
-                "a server deletes old keys when its master key is rotated: give the keyring that belongs to the file"
-            }
-            Self::KeyWrong { .. } => {
-                "the key is another server's or another time's of the same name, or the header is damaged; nothing was \
-                 published"
-            }
+            Self::KeyMissing { .. } => "look at the server's keys with `highwater list keys`",
+            Self::Open(failure) => return failure.hint.clone(),
             Self::Damaged { .. } => "only what a server reads back is kept: look for another copy of the file",
             Self::Grown { .. } => "a closed binlog never changes: compare it with the kept one (`highwater binlogs`)",
             Self::Bundle(_) => "bring the bundle back from another copy of the store",

@@ -1,17 +1,19 @@
 //! Keeping: a server's closed encrypted binlogs go into the archive as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 
+use binlog_decrypt::{Failure, Keys};
 use highwater_binlog::{BinlogName, ServerUuid};
 use highwater_catalog::{KeptFile, KeyGeneration, Micros};
-use highwater_keyring::{FileMark, KeyBundle, Keyring};
+use highwater_keyring::{FileMark, KeyBundle};
 
 use super::KeepError;
-use super::open::{ClosedFile, OnDisk};
+use super::open::{ClosedFile, KeysOf, OnDisk};
 use super::proof::{BodyFacts, BodyProof};
 use crate::archive::{Archive, ArchiveError, FileDraft, now};
+use crate::exit::Exit;
 use crate::seal::Tally;
 
 /// How much is read at once.
@@ -39,7 +41,7 @@ pub struct Kept {
 
 /// Keeps those of `paths`, binlogs of `server`, that are encrypted, closed and not in the archive. Blocking.
 ///
-/// All of them must be opened by `keyring`: nothing is published otherwise. Their passwords are published first, then each
+/// All of them must be opened by `keys`: nothing is published otherwise. Their passwords are published first, then each
 /// file that proves to be a whole binlog; one that does not is reported, and the others are kept.
 ///
 /// # Errors
@@ -47,7 +49,7 @@ pub struct Kept {
 pub fn keep(
     archive: &Archive,
     server: ServerUuid,
-    mut keyring: Keyring,
+    keys: &dyn Fn() -> Result<Keys, Failure>,
     paths: &[PathBuf],
     known: &[KeptFile],
 ) -> Result<Kept, KeepError> {
@@ -59,10 +61,17 @@ pub fn keep(
     let mut kept = Kept::default();
     let mut wanted = Vec::new();
     for path in paths {
-        match OnDisk::open(path, &keyring)? {
+        let found = match OnDisk::open(path, keys) {
+            Err(error) if error.exit() == Exit::Damaged => {
+                kept.damaged.push(error);
+                continue;
+            }
+            found => found?,
+        };
+        match found {
             OnDisk::Plain => kept.plain += 1,
             OnDisk::Open(binlog) => kept.open.push(binlog),
-            OnDisk::Closed(file) => match known.get(&(&file.binlog, file.key.mark)) {
+            OnDisk::Closed(file) => match known.get(&(&file.binlog, file.mark)) {
                 Some(before) if before.body_size() == file.body_size => kept.known += 1,
                 Some(before) => {
                     let (binlog, kept) = (file.binlog.clone(), before.body_size());
@@ -73,38 +82,38 @@ pub fn keep(
         }
     }
     for paths in wanted.chunks(BUNDLED_FILES_MAX) {
-        keyring = keep_some(archive, server, keyring, paths, &mut kept)?;
+        keep_some(archive, server, keys, paths, &mut kept)?;
     }
     Ok(kept)
 }
 
-/// Opens each file only for as long as it is needed: a server may have more of them than a process can have open. Gives the
-/// keyring back, whose replication keys are in the bundle beside the passwords.
+/// Opens each file only for as long as it is needed: a server may have more of them than a process can have open.
 fn keep_some(
     archive: &Archive,
     server: ServerUuid,
-    keyring: Keyring,
+    keys: &KeysOf<'_>,
     paths: &[PathBuf],
     kept: &mut Kept,
-) -> Result<Keyring, KeepError> {
+) -> Result<(), KeepError> {
     let mut passwords = Vec::new();
     for path in paths {
-        if let OnDisk::Closed(file) = OnDisk::open(path, &keyring)? {
+        if let OnDisk::Closed(file) = OnDisk::open(path, keys)? {
             passwords.push(file.key);
         }
     }
+    // Beside the passwords, the replication keys as they are now: the kept headers can stay as they are.
+    let keyring = keys().map_err(KeepError::Open)?.into_keyring();
     let bundle = KeyBundle::new(&server.to_string(), now().0, keyring).map_err(KeepError::Bundle)?;
     let bundle = bundle.with_files(passwords);
     let key_ids = bundle.keyring().key_ids().map(ToString::to_string).collect();
     let generation = archive.publish_keys(server, key_ids, &bundle.encode())?;
     let key_generation = generation.generation;
     kept.keys.push(generation);
-    let (keyring, passwords) = bundle.into_parts();
-    let bundled = |file: &ClosedFile| passwords.iter().any(|known| known.mark == file.key.mark);
+    let bundled: BTreeSet<FileMark> = bundle.files().iter().map(|file| file.mark).collect();
     for path in paths {
         // It was closed a moment ago; a rotation of the master key may have written its header anew.
-        let OnDisk::Closed(file) = OnDisk::open(path, &keyring)? else { continue };
-        if !bundled(&file) {
+        let OnDisk::Closed(file) = OnDisk::open(path, keys)? else { continue };
+        if !bundled.contains(&file.mark) {
             return Err(ArchiveError::Changed { what: file.binlog.to_string() }.into());
         }
         match keep_one(archive, server, &file, key_generation) {
@@ -113,7 +122,7 @@ fn keep_some(
             Err(error) => return Err(error),
         }
     }
-    Ok(keyring)
+    Ok(())
 }
 
 fn keep_one(
@@ -128,7 +137,7 @@ fn keep_one(
     let draft = FileDraft {
         server,
         binlog: file.binlog.clone(),
-        mark: file.key.mark,
+        mark: file.mark,
         server_version,
         gtids_before,
         gtids_added: contents.gtids_added,
@@ -136,12 +145,13 @@ fn keep_one(
         last_commit: contents.last_commit_micros.map(Micros),
         events: contents.events,
         transactions: contents.transactions,
-        key_id: file.key_id.clone(),
+        key_id: file.header.key_id().to_string(),
         key_generation,
         body_size,
         body_sha256,
     };
-    Ok(archive.keep_file(draft, &file.header, &mut file.body()?)?)
+    let mut body = file.file.body().map_err(|source| KeepError::Read { path: file.path.clone(), source })?;
+    Ok(archive.keep_file(draft, &file.header.to_bytes(), &mut body)?)
 }
 
 /// Reads the whole body: every event of it.
@@ -149,7 +159,8 @@ fn prove(file: &ClosedFile) -> Result<(BodyFacts, Tally), KeepError> {
     let damaged = |source| KeepError::Damaged { binlog: file.binlog.clone(), source };
     let mut proof = BodyProof::new(&file.key.password);
     let mut tally = Tally::default();
-    let mut body = file.body()?;
+    let failed = |source| KeepError::Read { path: file.path.clone(), source };
+    let mut body = file.file.body().map_err(failed)?;
     let mut buffer = vec![0; READ_BYTES];
     loop {
         match body.read(&mut buffer) {
@@ -160,7 +171,7 @@ fn prove(file: &ClosedFile) -> Result<(BodyFacts, Tally), KeepError> {
                 proof.push(bytes).map_err(damaged)?;
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(KeepError::Read { path: file.path.clone(), source }),
+            Err(source) => return Err(failed(source)),
         }
     }
     Ok((proof.finish().map_err(damaged)?, tally))

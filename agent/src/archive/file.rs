@@ -47,17 +47,17 @@ pub struct FileDraft {
 
 impl FileDraft {
     fn stretch(&self) -> Stretch<'_> {
-        let Self { server, binlog, mark, body_size, .. } = self;
+        let Self { server, binlog, mark, body_size, body_sha256, .. } = self;
         let key = move |start, object: &ObjectFacts| file_body_key(server, binlog, mark, start, object);
         let what = format!("the {body_size} bytes of {binlog}");
-        Stretch { what, start: 0, end: *body_size, key: Box::new(key) }
+        Stretch { what, start: 0, end: *body_size, sha256: Some(*body_sha256), key: Box::new(key) }
     }
 
     fn header_stretch(&self) -> Stretch<'_> {
         let Self { server, binlog, mark, .. } = self;
         let key = move |_, object: &ObjectFacts| file_header_key(server, binlog, mark, object);
         let what = format!("the header of {binlog}");
-        Stretch { what, start: 0, end: KeptFile::HEADER_LEN, key: Box::new(key) }
+        Stretch { what, start: 0, end: KeptFile::HEADER_LEN, sha256: None, key: Box::new(key) }
     }
 
     fn with(self, header: ObjectFacts, objects: Vec<ObjectFacts>) -> KeptFile {
@@ -110,11 +110,8 @@ impl Archive {
         header: &[u8; ENCRYPTION_HEADER_LEN],
         body: &mut dyn Read,
     ) -> Result<KeptFile, ArchiveError> {
-        let (body_sha256, objects) = Pieces::new(self, draft.stretch()).store(body)?;
-        if body_sha256 != draft.body_sha256 {
-            return Err(ArchiveError::Changed { what: draft.binlog.to_string() });
-        }
-        let (_, header) = Pieces::new(self, draft.header_stretch()).store(&mut header.as_slice())?;
+        let (_, objects) = Pieces::new(self, draft.stretch()).store(body)?;
+        let (_, header) = Pieces::in_one(self, draft.header_stretch()).store(&mut header.as_slice())?;
         let [header] = header.as_slice() else {
             return Err(ArchiveError::Draft { what: draft.binlog.to_string(), bytes: 0 });
         };

@@ -23,6 +23,8 @@ pub(super) struct Stretch<'a> {
     pub(super) start: u64,
     /// Offset after the last byte.
     pub(super) end: u64,
+    /// Its digest, where that is known before.
+    pub(super) sha256: Option<Sha256Digest>,
     /// How its objects are named.
     pub(super) key: KeyOf<'a>,
 }
@@ -64,9 +66,22 @@ impl<'a> Pieces<'a> {
         Ok(self.whole.take().unwrap_or_default().finish().1)
     }
 
+    /// For few bytes, which stay together.
+    pub(super) fn in_one(archive: &'a Archive, stretch: Stretch<'a>) -> Self {
+        let size_max = stretch.end.saturating_sub(stretch.start);
+        Self { size_max, whole: None, ..Self::new(archive, stretch) }
+    }
+
     /// Stores all of `plain` and returns its digest and its objects; removes them if it fails.
     pub(super) fn store(mut self, plain: &mut dyn Read) -> Result<(Sha256Digest, Vec<ObjectFacts>), ArchiveError> {
-        match self.store_all(plain) {
+        let expected = self.stretch.sha256;
+        let stored = match self.store_all(plain) {
+            Ok(sha256) if expected.is_some_and(|expected| expected != sha256) => {
+                Err(ArchiveError::Changed { what: self.stretch.what.clone() })
+            }
+            stored => stored,
+        };
+        match stored {
             Ok(sha256) => Ok((sha256, self.objects)),
             Err(error) => {
                 self.discard();

@@ -98,7 +98,8 @@ impl SegmentDraft {
     fn stretch(&self) -> Stretch<'_> {
         let Self { timeline, server, binlog, start, end, .. } = self;
         let key = move |start, object: &ObjectFacts| segment_object_key(*timeline, server, binlog, start, object);
-        Stretch { what: format!("segment {start}-{end} of {binlog}"), start: *start, end: *end, key: Box::new(key) }
+        let what = format!("segment {start}-{end} of {binlog}");
+        Stretch { what, start: *start, end: *end, sha256: None, key: Box::new(key) }
     }
 
     /// The segment with objects that could be its own.

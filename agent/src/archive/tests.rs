@@ -11,6 +11,7 @@ use crate::seal::NewIdentity;
 use crate::store::{MemoryStore, ObjectInfo, StoreError};
 
 mod copies;
+mod files;
 mod owner;
 mod pieces;
 

@@ -161,3 +161,70 @@ pub fn prove_kept(archive: &Archive, file: &KeptFile, keys: &KeptKeys) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Binlogs of real servers, in the clear.
+    const SAMPLES: [&[u8]; 4] = [
+        include_bytes!("../../../binlog/tests/data/statements.binlog"),
+        include_bytes!("../../../binlog/tests/data/tagged.binlog"),
+        include_bytes!("../../../binlog/tests/data/compressed.binlog"),
+        include_bytes!("../../../binlog/tests/data/without_checksum.binlog"),
+    ];
+
+    fn password(byte: u8) -> FilePassword {
+        FilePassword::from_slice(&[byte; 32]).unwrap()
+    }
+
+    fn body(plain: &[u8]) -> Vec<u8> {
+        let mut body = plain.to_vec();
+        StreamCipher::new(&password(7)).apply(0, &mut body);
+        body
+    }
+
+    fn proven(body: &[u8], at_once: usize) -> Result<BodyFacts, ProofError> {
+        let mut proof = BodyProof::new(&password(7));
+        body.chunks(at_once).try_for_each(|bytes| proof.push(bytes))?;
+        proof.finish()
+    }
+
+    #[test]
+    fn a_body_is_proven_alike_in_pieces_of_any_size() {
+        for sample in SAMPLES {
+            let body = body(sample);
+            let facts = proven(&body, body.len()).unwrap();
+            assert_eq!(facts.contents.end, sample.len() as u64);
+            assert!(facts.contents.transactions > 0 && !facts.server_version.is_empty());
+            for at_once in [1, 7, 512] {
+                assert_eq!(proven(&body, at_once).unwrap(), facts);
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_cut_anywhere_but_between_transactions_is_refused() {
+        let body = body(SAMPLES[0]);
+        let accepted = (0..body.len()).filter(|end| proven(&body[..*end], body.len()).is_ok()).count();
+        let transactions = proven(&body, body.len()).unwrap().contents.transactions;
+        // After the first two events, and after each transaction but the last.
+        assert!(accepted as u64 <= transactions + 3, "{accepted} of {transactions}");
+    }
+
+    #[test]
+    fn every_flipped_byte_is_found() {
+        let whole = body(SAMPLES[0]);
+        for at in 0..whole.len() {
+            let mut body = whole.clone();
+            body[at] ^= 0x10;
+            assert!(proven(&body, body.len()).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_password_is_refused_by_the_first_bytes() {
+        let mut proof = BodyProof::new(&password(8));
+        assert!(matches!(proof.push(&body(SAMPLES[0])[..16]), Err(ProofError::Frame(_))));
+    }
+}

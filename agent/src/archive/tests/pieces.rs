@@ -45,7 +45,7 @@ fn dribble_buffer(bytes: &mut Vec<u8>) -> &mut [u8] {
     &mut bytes[len..]
 }
 
-fn hasher(bytes: &[u8]) -> sha2::Sha256 {
+pub(super) fn hasher(bytes: &[u8]) -> sha2::Sha256 {
     let mut hasher = sha2::Sha256::default();
     sha2::Digest::update(&mut hasher, bytes);
     hasher

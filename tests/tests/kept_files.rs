@@ -233,6 +233,37 @@ fn kept_files_come_back_byte_for_byte_and_a_server_serves_them() -> Result<()> {
 }
 
 #[test]
+fn kept_files_are_made_again_with_stock_tools() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.keep(&bed.server.keyring())??;
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/by-hand.md"))?;
+    let blocks: Vec<&str> = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [names, .., kept] = blocks.as_slice() else { anyhow::bail!("the page has {} blocks", blocks.len()) };
+    ensure!(kept.contains("$OUT/kept"), "{kept}");
+    let out = bed.highwater.folder().join("by-hand");
+    Finished::run(
+        Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &format!("{names}\n{kept}")])
+            .env("ARCHIVE", bed.highwater.store())
+            .env("IDENTITY", bed.highwater.identity())
+            .env("OUT", &out),
+    )?
+    .success()?;
+    let exported = out.join("keyring");
+    bed.highwater.run(&["keyring", "export", "--output", &exported.display().to_string()])?.success()?;
+    for (name, body) in bed.bodies()? {
+        let path = out.join("kept").join(&name);
+        let bytes = fs::read(&path)?;
+        ensure!(bytes == fs::read(bed.server.data().join(&name))?, "{name} is not the file that the server has");
+        ensure!(bytes[ENCRYPTION_HEADER_LEN..] == body[..]);
+        let arguments = ["--keyring".as_ref(), exported.as_os_str(), path.as_os_str()];
+        let plain = Programs::find()?.decrypt(arguments)?.success()?.stdout;
+        ensure!(plain == bed.server.remote_binlog(&name)?, "{name} decrypts to something else");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_header_whose_master_key_is_in_no_bundle_is_written_anew() -> Result<()> {
     let bed = Bed::new()?;
     let (archive, server) = (bed.archive()?, bed.server.uuid()?);

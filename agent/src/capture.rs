@@ -10,6 +10,7 @@ mod keys;
 mod metrics;
 mod ownership;
 mod pipeline;
+mod place;
 mod progress;
 mod publisher;
 mod reader;
@@ -17,6 +18,7 @@ mod recovery;
 mod report;
 mod room;
 mod run;
+mod salvage;
 mod spool;
 mod standing;
 mod tip;
@@ -30,6 +32,7 @@ pub use index::Index;
 pub use keys::{KeyBackupError, back_up as back_up_keys, watch as watch_keys};
 pub use progress::Progress;
 pub use report::{AgentReport, AgentState};
+pub use salvage::{SalvageEnd, SalvagePlan, SalvagedBinlog};
 pub use standing::{BrokenTimeline, Standing};
 pub use tip::{Piece, PieceBytes, Tip};
 pub use watched::{SettingChange, WatchedSource};
@@ -45,6 +48,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use self::pipeline::Plant;
+use self::place::Place;
 use self::publisher::Publisher;
 use self::report::{Reporter, now_micros};
 use self::spool::{Spool, SpoolKey};
@@ -52,7 +56,7 @@ use crate::archive::Archive;
 use crate::config::{AckPolicy, CaptureConfig, Config};
 use crate::fsync;
 use crate::server::ServerLogin;
-use crate::source::ReplicaIdentity;
+use crate::source::{ReplicaIdentity, ServerFiles};
 
 /// What others in the agent need to know about capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +65,22 @@ pub struct Running {
     pub timeline: TimelineId,
     /// The source's `server_uuid`.
     pub server: ServerUuid,
-    /// Which of the logins leads to it.
+    /// Which of the logins leads to it; without any, 0.
     pub host: usize,
+}
+
+/// What is captured.
+#[derive(Debug)]
+pub enum CaptureSource {
+    /// The binlog that servers send: the source, and then those that may take its place.
+    Servers(Vec<ServerLogin>),
+    /// The binlogs on a server's disk.
+    Files {
+        /// The disk.
+        files: Arc<ServerFiles>,
+        /// The server, which is looked at from time to time if it can be asked.
+        login: Option<Arc<ServerLogin>>,
+    },
 }
 
 /// Capture of one source into one archive.
@@ -71,7 +89,9 @@ pub struct Capture {
     archive: Archive,
     index: Index,
     /// The source, and then those that may take its place.
-    logins: Vec<Arc<ServerLogin>>,
+    places: Vec<Place>,
+    /// The server whose disk is read.
+    watched: Option<Arc<ServerLogin>>,
     identity: ReplicaIdentity,
     policy: SegmentPolicy,
     ack: AckPolicy,
@@ -98,11 +118,7 @@ impl Capture {
     ///
     /// # Errors
     /// When another agent is there, or the archive or the spool cannot be read, or the archive has a hole.
-    pub fn open(
-        config: &Config,
-        logins: Vec<ServerLogin>,
-        archive: Archive,
-    ) -> Result<(Self, Inventory), CaptureError> {
+    pub fn open(config: &Config, source: CaptureSource, archive: Archive) -> Result<(Self, Inventory), CaptureError> {
         let state_dir = &config.state_dir;
         let failed = |action| move |source| CaptureError::StateDir { action, path: state_dir.clone(), source };
         fsync::create_directories(state_dir).map_err(failed("create the folder"))?;
@@ -110,9 +126,10 @@ impl Capture {
         let (index, inventory) = Index::open(&config.catalog_file(), &archive)?;
         let CaptureConfig { segment_age_seconds, segment_bytes_max, heartbeat_seconds, ack, spool_bytes_max, .. } =
             config.capture;
+        let server_id = config.server_id();
         let identity = ReplicaIdentity {
-            server_id: config.source.server_id,
-            uuid: replica_uuid(&archive, config.source.server_id),
+            server_id,
+            uuid: replica_uuid(&archive, server_id),
             heartbeat: Duration::from_secs(heartbeat_seconds),
         };
         let key = config.capture.spool_keyring.as_ref().map(|path| {
@@ -125,7 +142,13 @@ impl Capture {
             bytes_max: segment_bytes_max,
             age_micros_max: segment_age_seconds.saturating_mul(1_000_000),
         };
-        let source = config.source_address().to_string();
+        let (places, watched) = match source {
+            CaptureSource::Servers(logins) => {
+                (logins.into_iter().map(|login| Place::Server(Arc::new(login))).collect::<Vec<_>>(), None)
+            }
+            CaptureSource::Files { files, login } => (vec![Place::Files(files)], login),
+        };
+        let source = places.first().map(Place::to_string).unwrap_or_default();
         let reporter = Reporter::new(state_dir, source, ack);
         let stage = match Standing::of(&inventory)? {
             None => {
@@ -152,7 +175,8 @@ impl Capture {
         let capture = Self {
             archive,
             index,
-            logins: logins.into_iter().map(Arc::new).collect(),
+            places,
+            watched,
             identity,
             policy,
             ack,

@@ -65,6 +65,9 @@ pub enum Command {
     /// Give encrypted binlogs back as the server's files, with a keyring that opens them
     #[command(after_help = binlogs::EXAMPLES)]
     Binlogs(BinlogsArgs),
+    /// Take what the archive lacks from a server's disk, dead or running
+    #[command(after_help = SALVAGE_EXAMPLES)]
+    Salvage(SalvageArgs),
     /// Read everything back and prove it: hashes, chain, keys
     Verify(VerifyArgs),
     /// Work on the catalog, the local index of the archive
@@ -175,6 +178,39 @@ pub enum Listed {
     Keys,
     /// Encrypted binlogs that were kept as they were
     Files,
+}
+
+const SALVAGE_EXAMPLES: &str = "\
+Examples:
+  highwater salvage --datadir /mnt/dead/var/lib/mysql --dry-run    what would be taken?
+  highwater salvage --datadir /mnt/dead/var/lib/mysql              take it; then: restore --to latest
+  highwater salvage --datadir /mnt/dead/var/lib/mysql --keyring /mnt/keys/component_keyring_file
+
+The disk must continue the archive's newest timeline: GTID sets and the last captured bytes
+decide, and nothing is taken across a gap, from a fork or from another server. Everything is
+read and proven before anything is published; what the server had not wholly written is left
+out and told. Needs the configuration (store, recipients) and the disk, and no server.
+
+An agent of the same state_dir must be stopped first. One that runs elsewhere is ended: the
+archive belongs to whoever took it over last, and salvage takes it over only when it has
+something to publish. What an agent left in the spool is published first. Running it again,
+also after an interruption, takes what is still lacking.";
+
+/// `salvage`
+#[derive(Debug, Args)]
+pub struct SalvageArgs {
+    /// The server's data folder, wherever its disk is mounted
+    #[arg(long, value_name = "DIR")]
+    pub datadir: PathBuf,
+    /// The index of its binlogs, if that is not in the data folder or not the only one there
+    #[arg(long, value_name = "FILE")]
+    pub index: Option<PathBuf>,
+    /// A keyring that opens encrypted binlogs, beside those that the data folder leads to; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub keyring: Vec<PathBuf>,
+    /// Only say what would be taken
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `verify`

@@ -12,6 +12,7 @@ mod keyring;
 mod list;
 mod point;
 mod restore;
+mod salvage;
 mod status;
 mod stores;
 mod target;
@@ -59,6 +60,7 @@ async fn dispatch(cli: Cli, stop: CancellationToken) -> anyhow::Result<Exit> {
         Command::Find(args) => blocking(stop, move || find::run(&context, &args)).await,
         Command::Restore(args) => restore::run(context, *args, stop).await,
         Command::Binlogs(args) => blocking(stop, move || binlogs::run(&context, &args)).await,
+        Command::Salvage(args) => salvage::run(context, args, stop).await,
         Command::Verify(args) => blocking(stop, move || verify::run(&context, &args)).await,
         Command::Catalog(args) => blocking(stop, move || catalog::run(&context, &args)).await,
         Command::Keyring(args) => blocking(stop, move || keyring::run(&context, &args)).await,

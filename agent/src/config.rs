@@ -13,6 +13,7 @@ use crate::operate::schedule::Schedule;
 use crate::seal::{Recipients, SealError};
 use crate::secret::{SecretError, SecretPlace};
 use crate::server::{ServerAddress, ServerLogin, TlsMode, TlsPolicy};
+use crate::source::{FilesError, ServerFiles};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,8 +23,8 @@ pub struct Config {
     pub service: String,
     /// The agent's own folder: spool, catalog, lock.
     pub state_dir: PathBuf,
-    /// The server being protected.
-    pub source: SourceConfig,
+    /// The server being protected. Salvage, and capture from files, do without.
+    pub source: Option<SourceConfig>,
     /// Where objects go.
     pub store: StoreConfig,
     /// `[[copies]]`: further stores, each of which must have every object before it counts as stored.
@@ -112,6 +113,12 @@ pub struct CaptureConfig {
     pub segment_bytes_max: u64,
     /// Seconds between heartbeats asked of the source. 1 to 300.
     pub heartbeat_seconds: u64,
+    /// How the binlog comes to us.
+    pub source: CaptureFrom,
+    /// The source's data folder, for `source = "files"`.
+    pub datadir: Option<PathBuf>,
+    /// The index of its binlogs, where that is not the only one in the data folder.
+    pub binlog_index: Option<PathBuf>,
     /// When a semi-synchronous source is told that we have a transaction.
     pub ack: AckPolicy,
     /// The source is not read on while the spool has this many bytes and the store takes none. At least 64 MiB.
@@ -123,6 +130,17 @@ pub struct CaptureConfig {
     /// Whether a source without GTIDs is captured, by positions: failover is then always a break, and restoring needs
     /// `mysqlbinlog`.
     pub allow_positions: bool,
+}
+
+/// `capture.source`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaptureFrom {
+    /// The source sends it.
+    #[default]
+    Replication,
+    /// We read the files on its disk.
+    Files,
 }
 
 /// `capture.ack`
@@ -144,6 +162,9 @@ impl Default for CaptureConfig {
             segment_age_seconds: 5,
             segment_bytes_max: 64 << 20,
             heartbeat_seconds: 5,
+            source: CaptureFrom::Replication,
+            datadir: None,
+            binlog_index: None,
             ack: AckPolicy::Off,
             spool_bytes_max: 16 << 30,
             spool_keyring: None,
@@ -169,45 +190,67 @@ pub struct KeyringConfig {
     pub files: Vec<PathBuf>,
 }
 
+impl SourceConfig {
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> ServerAddress {
+        match (&self.socket, &self.host) {
+            (Some(socket), _) => ServerAddress::Socket(socket.clone()),
+            (None, Some(host)) => ServerAddress::Tcp { host: host.clone(), port: self.port },
+            (None, None) => ServerAddress::Tcp { host: "localhost".to_owned(), port: self.port },
+        }
+    }
+
+    /// Where it is, as whom and how; fetches the password.
+    pub fn login(&self) -> Result<ServerLogin, SecretError> {
+        self.login_to(self.address())
+    }
+
+    /// The same for the source and then for those that may take its place.
+    pub fn logins(&self) -> Result<Vec<ServerLogin>, SecretError> {
+        let others = self.failover.iter().map(|text| failover_address(text, self.port));
+        std::iter::once(self.address()).chain(others).map(|address| self.login_to(address)).collect()
+    }
+
+    fn login_to(&self, address: ServerAddress) -> Result<ServerLogin, SecretError> {
+        let password = self.password.as_ref().map(SecretPlace::read).transpose()?;
+        let tls = TlsPolicy { mode: self.tls, ca: self.ca.clone() };
+        Ok(ServerLogin { address, user: self.user.clone(), password, tls })
+    }
+}
+
 impl Config {
     /// The service's name.
     pub fn service_name(&self) -> Result<ServiceName, highwater_binlog::ParseError> {
         self.service.parse()
     }
 
-    /// Where the source is.
+    /// The server being protected.
+    ///
+    /// # Errors
+    /// When the configuration names none.
+    pub fn source(&self) -> Result<&SourceConfig, ConfigError> {
+        self.source.as_ref().ok_or(ConfigError::NoSource)
+    }
+
+    /// The `server_id` the agent registers with.
     #[must_use]
-    pub fn source_address(&self) -> ServerAddress {
-        let source = &self.source;
-        match (&source.socket, &source.host) {
-            (Some(socket), _) => ServerAddress::Socket(socket.clone()),
-            (None, Some(host)) => ServerAddress::Tcp { host: host.clone(), port: source.port },
-            (None, None) => ServerAddress::Tcp { host: "localhost".to_owned(), port: source.port },
+    pub fn server_id(&self) -> u32 {
+        self.source.as_ref().map_or_else(default_server_id, |source| source.server_id)
+    }
+
+    /// The disk that binlogs are read from; absent when the source sends them.
+    ///
+    /// # Errors
+    /// When it is no server's.
+    pub fn source_files(&self) -> Result<Option<ServerFiles>, FilesError> {
+        match (self.capture.source, &self.capture.datadir) {
+            (CaptureFrom::Files, Some(datadir)) => {
+                let index = self.capture.binlog_index.as_deref();
+                ServerFiles::open(datadir, index, self.keyring.files.clone()).map(Some)
+            }
+            (CaptureFrom::Files, None) | (CaptureFrom::Replication, _) => Ok(None),
         }
-    }
-
-    /// Where the source is, as whom and how; fetches the password.
-    pub fn source_login(&self) -> Result<ServerLogin, SecretError> {
-        self.login_to(self.source_address())
-    }
-
-    /// The same for the source and then for those that may take its place.
-    pub fn source_logins(&self) -> Result<Vec<ServerLogin>, SecretError> {
-        self.source_addresses().into_iter().map(|address| self.login_to(address)).collect()
-    }
-
-    fn login_to(&self, address: ServerAddress) -> Result<ServerLogin, SecretError> {
-        let source = &self.source;
-        let password = source.password.as_ref().map(SecretPlace::read).transpose()?;
-        let tls = TlsPolicy { mode: source.tls, ca: source.ca.clone() };
-        Ok(ServerLogin { address, user: source.user.clone(), password, tls })
-    }
-
-    /// Where to find the source, and then those that may take its place.
-    #[must_use]
-    pub fn source_addresses(&self) -> Vec<ServerAddress> {
-        let others = self.source.failover.iter().map(|text| failover_address(text, self.source.port));
-        std::iter::once(self.source_address()).chain(others).collect()
     }
 
     /// The public keys that objects are sealed to.

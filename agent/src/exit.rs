@@ -15,7 +15,7 @@ use crate::kept::KeepError;
 use crate::restore::RestoreFailure;
 use crate::seal::SealError;
 use crate::secret::SecretError;
-use crate::source::ServerError;
+use crate::source::{FilesError, ServerError};
 use crate::store::StoreError;
 
 /// How the program ends. The numbers are documented and never change their meaning.
@@ -175,6 +175,9 @@ fn explain(error: &(dyn Error + 'static)) -> Option<(Option<Exit>, Option<String
     if let Some(error) = error.downcast_ref::<DumpError>() {
         // Its causes say what kind of failure it is.
         return Some((None, error.hint()));
+    }
+    if let Some(error) = error.downcast_ref::<FilesError>() {
+        return Some((Some(error.exit()), error.hint()));
     }
     if let Some(error) = error.downcast_ref::<ServerError>() {
         return Some((Some(Exit::Failed), error.hint()));

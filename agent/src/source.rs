@@ -4,6 +4,7 @@ mod auth;
 mod bridge;
 mod error;
 mod facts;
+mod files;
 pub(crate) mod fuzzing;
 mod greeting;
 mod packet;
@@ -17,6 +18,7 @@ mod version;
 
 pub use error::{Retry, ServerError};
 pub use facts::{GtidMode, ServerFacts};
+pub use files::{FileItem, FileStep, FileStream, FilesError, FilesHistory, ServerFiles};
 pub use replication::{ReplicaIdentity, ReplicationClient, SemiSync};
 pub use semi_sync::SemiSyncState;
 pub use session::{BinlogFile, Session};

@@ -52,7 +52,7 @@ impl Input {
 ///
 /// # Errors
 /// A folder or an index that cannot be read or has none.
-pub fn expand(names: &[PathBuf]) -> Result<Vec<Input>, Failure> {
+pub(crate) fn expand(names: &[PathBuf]) -> Result<Vec<Input>, Failure> {
     let mut inputs = Vec::new();
     for name in names {
         if name.as_os_str() == "-" {
@@ -111,7 +111,10 @@ fn by_number(a: &Path, b: &Path) -> Ordering {
 }
 
 /// The files that an index names. A path of the dead server's machine is looked for beside the index too.
-fn of_index(index: &Path) -> Result<Vec<PathBuf>, Failure> {
+///
+/// # Errors
+/// An index that cannot be read or names none.
+pub fn of_index(index: &Path) -> Result<Vec<PathBuf>, Failure> {
     let shown = index.display();
     let mut text = String::new();
     let read = File::open(index).and_then(|file| file.take(INDEX_BYTES_MAX).read_to_string(&mut text));

@@ -27,7 +27,7 @@ mod vault;
 pub use binlog_file::{BinlogFile, Encryption, Opened, Opening, Unlocked};
 pub use cli::{KeyFile, KeyPlaces};
 pub use failure::{Exit, Failure};
-pub use input::{Input, expand};
+pub use input::{Input, of_index};
 pub use keys::Keys;
 pub use stream::PlainStream;
 

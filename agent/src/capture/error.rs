@@ -10,7 +10,7 @@ use super::follower::StreamError;
 use super::standing::BrokenTimeline;
 use crate::archive::ArchiveError;
 use crate::exit::Exit;
-use crate::source::{Retry, ServerError};
+use crate::source::{FilesError, Retry, ServerError};
 use crate::store::StoreErrorKind;
 
 /// A failure of capture.
@@ -19,6 +19,9 @@ pub enum CaptureError {
     /// The source, or the way to it.
     #[error(transparent)]
     Source(#[from] ServerError),
+    /// The source's disk.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The source does not continue the archive.
     #[error(transparent)]
     Discontinuity(#[from] Discontinuity),
@@ -31,6 +34,9 @@ pub enum CaptureError {
     /// The catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The archive has no history that could be continued.
+    #[error("the archive has no timeline yet: nothing that these files could continue")]
+    NoTimeline,
     /// The archive's timeline has a hole.
     #[error(transparent)]
     BrokenTimeline(#[from] BrokenTimeline),
@@ -86,6 +92,7 @@ impl CaptureError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Source(error) => error.retry(),
+            Self::Files(error) => error.retry(),
             // Bytes damaged on the way are right the next time, and a disk may work again; the caller counts.
             Self::Stream(_) | Self::Spool { .. } => Retry::Soon,
             Self::Archive(ArchiveError::Store(error)) => match error.kind {
@@ -101,6 +108,7 @@ impl CaptureError {
             | Self::Catalog(_)
             | Self::Discontinuity(_)
             | Self::BrokenTimeline(_)
+            | Self::NoTimeline
             | Self::StateDir { .. }
             | Self::Locked { .. }
             | Self::TakenOver { .. }
@@ -126,11 +134,13 @@ impl CaptureError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Archive(error) => error.exit(),
+            Self::Files(error) => error.exit(),
             Self::BrokenTimeline(_) => Exit::Damaged,
             Self::Discontinuity(
                 Discontinuity::Gap { .. } | Discontinuity::BinlogGone { .. } | Discontinuity::Incident { .. },
             ) => Exit::Unreachable,
             Self::Source(_)
+            | Self::NoTimeline
             | Self::Discontinuity(_)
             | Self::Stream(_)
             | Self::Catalog(_)
@@ -147,6 +157,7 @@ impl CaptureError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Source(error) => error.hint(),
+            Self::Files(error) => error.hint(),
             Self::Archive(error) => error.hint(),
             Self::Catalog(error) => Some(error.hint().to_owned()),
             Self::Discontinuity(error) => Some(error.hint().to_owned()),
@@ -155,6 +166,10 @@ impl CaptureError {
             }
             Self::Stream(StreamError::Anonymous { .. }) => Some("set gtid_mode = ON on the source".to_owned()),
             Self::Stream(_) => None,
+            Self::NoTimeline => Some(
+                "an archive needs a full dump before binlogs are of use: start `highwater agent`; binlog-decrypt opens the files"
+                    .to_owned(),
+            ),
             Self::BrokenTimeline(_) => {
                 Some("an object is missing from the store: bring it back from another copy; `highwater verify` lists all damage".to_owned())
             }

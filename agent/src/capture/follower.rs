@@ -247,6 +247,32 @@ impl Follower {
         }
     }
 
+    /// Begins a binlog whose events are given one by one with their places.
+    ///
+    /// # Errors
+    /// When the one before it was not at its end.
+    pub fn begin(&mut self, binlog: &BinlogName, effects: &mut Vec<Effect>) -> Result<(), StreamError> {
+        self.open(binlog.clone(), FIRST_EVENT_OFFSET, effects)
+    }
+
+    /// Says where the next event stands; what lies between is left out.
+    pub fn place(&mut self, offset: u64) {
+        if let Some(file) = self.file.as_mut().filter(|file| offset > file.offset) {
+            file.heartbeat = Some(offset);
+        }
+    }
+
+    /// The source has no more, for now: what was to be sent again was sent.
+    ///
+    /// # Errors
+    /// When it differs from the archive, or was not sent.
+    pub fn caught_up(&mut self) -> Result<(), StreamError> {
+        match self.comparison.take() {
+            Some(comparison) => Ok(comparison.finish()?),
+            None => Ok(()),
+        }
+    }
+
     /// Says whether age is a reason to cut, from now on; size always is.
     pub fn cut_by_age(&mut self, by_age: bool) {
         self.by_age = by_age;

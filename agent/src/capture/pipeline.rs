@@ -14,15 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::acks::{Acks, WantedAck};
 use super::error::CaptureError;
-use super::follower::{Cut, Follower};
+use super::follower::{Cut, Effect, Follower, StreamError};
 use super::progress::Progress;
 use super::publisher::{Job, Publisher};
-use super::reader::{Batch, Incoming};
+use super::reader::{Batch, Incoming, Received};
 use super::report::{AgentReport, AgentState, Reporter, now_micros};
 use super::spool::{Spool, Stretch};
 use super::watched::Look;
 use super::writer::{Batched, Origin, Written, write};
-use crate::source::ServerError;
 
 /// Batches that are waiting are taken together up to this many bytes, for one fsync.
 const GROUP_BYTES: usize = 8 << 20;
@@ -39,14 +38,14 @@ pub(super) enum Ended {
     /// We were asked to stop.
     Stopped,
     /// The source ended it or was lost.
-    Source(Result<(), ServerError>),
+    Source(Result<(), CaptureError>),
 }
 
 /// What the loop does next.
 enum Action {
     Stop,
     Events(Vec<Batch>),
-    End(Result<(), ServerError>),
+    End(Result<(), CaptureError>),
     Published(Option<Segment>),
     /// Everything whole is to be published now.
     Cut,
@@ -81,7 +80,7 @@ pub(super) struct Pipeline<'a> {
     acks: Acks,
     looks: watch::Receiver<Option<Look>>,
     /// The end of the stream, received behind events that come first.
-    end: Option<Result<(), ServerError>>,
+    end: Option<Result<(), CaptureError>>,
     /// What is on the disk and not cut yet.
     durable: Option<(Cut, Arc<Stretch>)>,
     /// Received bytes in front of what is not cut yet.
@@ -146,7 +145,7 @@ impl<'a> Pipeline<'a> {
             let Applied { batches, ack, end } = self.apply(action);
             self.perform(batches, ack).await?;
             if let Err(error) = self.acks.send(&mut self.plant.progress).await {
-                return Ok(Ended::Source(Err(error)));
+                return Ok(Ended::Source(Err(error.into())));
             }
             self.report();
             if let Some(end) = end {
@@ -228,11 +227,11 @@ impl<'a> Pipeline<'a> {
             let mut effects = Vec::new();
             let mut before = 0;
             for event in &batch.events {
-                if let Err(error) = self.follower.accept(&batch.bytes, event.range.clone(), now, &mut effects) {
+                if let Err(error) = self.follower.take(&batch.bytes, event, now, &mut effects) {
                     applied.end = Some(Err(error.into()));
                     break;
                 }
-                if event.wants_ack
+                if let Received::Event { wants_ack: true, .. } = event
                     && let Some((binlog, offset)) = self.follower.position()
                 {
                     let bytes = Batched::received(&effects);
@@ -377,6 +376,30 @@ impl<'a> Pipeline<'a> {
             stored_bytes = self.plant.progress.stored(),
             "capturing"
         );
+    }
+}
+
+impl Follower {
+    /// Takes what stands in a batch.
+    ///
+    /// # Errors
+    /// When it cannot be what the source wrote there. The follower must not be used further.
+    pub(super) fn take(
+        &mut self,
+        batch: &[u8],
+        received: &Received,
+        now_micros: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StreamError> {
+        match received {
+            Received::Event { range, .. } => self.accept(batch, range.clone(), now_micros, effects),
+            Received::Binlog(binlog) => self.begin(binlog, effects),
+            Received::Stored { range, offset } => {
+                self.place(*offset);
+                self.accept(batch, range.clone(), now_micros, effects)
+            }
+            Received::CaughtUp => self.caught_up(),
+        }
     }
 }
 

@@ -2,10 +2,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use highwater_binlog::BinlogName;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 
-use crate::source::{BinlogStream, ServerError};
+use super::error::CaptureError;
+use crate::source::{BinlogStream, FileItem, FileStep, FileStream};
 
 /// A batch is sent on when it has this many bytes, or when no further event has arrived.
 const BATCH_BYTES: usize = 1 << 20;
@@ -16,8 +21,11 @@ const AHEAD_BYTES: u32 = 16 << 20;
 /// Batches read ahead.
 const AHEAD_BATCHES: usize = 64;
 
+/// How often files are looked at for more.
+const POLL: Duration = Duration::from_millis(200);
+
 /// Events that arrived together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Batch {
     /// Their bytes, one after the other.
     pub(super) bytes: Vec<u8>,
@@ -27,13 +35,41 @@ pub(super) struct Batch {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// An event of a batch.
+/// What stands in a batch.
 #[derive(Debug)]
-pub(super) struct Received {
-    /// Where its bytes are.
-    pub(super) range: Range<usize>,
-    /// Whether the source waits for an acknowledgement.
-    pub(super) wants_ack: bool,
+pub(super) enum Received {
+    /// An event of a server's stream.
+    Event {
+        /// Where its bytes are.
+        range: Range<usize>,
+        /// Whether the source waits for an acknowledgement.
+        wants_ack: bool,
+    },
+    /// A binlog of a server's disk begins.
+    Binlog(BinlogName),
+    /// An event of that binlog.
+    Stored {
+        /// Where its bytes are.
+        range: Range<usize>,
+        /// Where it stands in the binlog.
+        offset: u64,
+    },
+    /// The disk has no more, for now.
+    CaughtUp,
+}
+
+/// Where events come from.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// A server sends them.
+    Replication(Box<BinlogStream>),
+    /// They are read from a server's disk: as far as they go, or on and on.
+    Files {
+        /// The events.
+        stream: Box<FileStream>,
+        /// Whether to wait for more at their end.
+        follow: bool,
+    },
 }
 
 /// What comes from the source.
@@ -42,14 +78,24 @@ pub(super) enum Incoming {
     /// Events.
     Batch(Batch),
     /// The end of the stream, and why.
-    End(Result<(), ServerError>),
+    End(Result<(), CaptureError>),
+}
+
+/// Reads in a task of its own.
+pub(super) fn start(stream: Stream, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Incoming> {
+    let (to, from) = mpsc::channel(AHEAD_BATCHES);
+    match stream {
+        Stream::Replication(stream) => tasks.spawn(read(*stream, to)),
+        Stream::Files { stream, follow } => tasks.spawn_blocking(move || read_files(*stream, follow, &to)),
+    };
+    from
 }
 
 /// Reads until the stream ends or nobody listens any more.
-pub(super) async fn read(mut stream: BinlogStream, to: mpsc::Sender<Incoming>) {
+async fn read(mut stream: BinlogStream, to: mpsc::Sender<Incoming>) {
     let budget = Arc::new(Semaphore::new(usize::try_from(AHEAD_BYTES).unwrap_or(usize::MAX)));
     loop {
-        let mut batch = Batch { bytes: Vec::new(), events: Vec::new(), _permit: None };
+        let mut batch = Batch::default();
         let end = fill(&mut stream, &mut batch).await;
         if !batch.events.is_empty() {
             let share = u32::try_from(batch.bytes.len()).unwrap_or(AHEAD_BYTES).min(AHEAD_BYTES);
@@ -66,23 +112,65 @@ pub(super) async fn read(mut stream: BinlogStream, to: mpsc::Sender<Incoming>) {
     }
 }
 
-/// The channel between reader and pipeline.
-pub(super) fn channel() -> (mpsc::Sender<Incoming>, mpsc::Receiver<Incoming>) {
-    mpsc::channel(AHEAD_BATCHES)
+/// Reads files until they cannot be read on, nobody listens any more, or, unless more is to be waited for, they end.
+fn read_files(mut stream: FileStream, follow: bool, to: &mpsc::Sender<Incoming>) {
+    let budget = Arc::new(Semaphore::new(usize::try_from(AHEAD_BYTES).unwrap_or(usize::MAX)));
+    let mut is_caught_up = false;
+    while !to.is_closed() {
+        let mut batch = Batch::default();
+        let step = stream.advance(&mut |item| batch.take(item));
+        if matches!(step, Ok(FileStep::Idle)) && !is_caught_up {
+            batch.events.push(Received::CaughtUp);
+        }
+        is_caught_up = matches!(step, Ok(FileStep::Idle));
+        if !batch.events.is_empty() {
+            let share = u32::try_from(batch.bytes.len()).unwrap_or(AHEAD_BYTES).min(AHEAD_BYTES);
+            batch._permit = Handle::current().block_on(Arc::clone(&budget).acquire_many_owned(share)).ok();
+            if to.blocking_send(Incoming::Batch(batch)).is_err() {
+                return;
+            }
+        }
+        let end = match step {
+            Ok(FileStep::More) => continue,
+            Ok(FileStep::Idle) if follow => {
+                std::thread::sleep(POLL);
+                continue;
+            }
+            Ok(FileStep::Idle) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        // Nobody listens: nobody has to know.
+        let _ = to.blocking_send(Incoming::End(end));
+        return;
+    }
+}
+
+impl Batch {
+    /// Adds what a file has.
+    pub(super) fn take(&mut self, item: FileItem<'_>) {
+        self.events.push(match item {
+            FileItem::Binlog(name) => Received::Binlog(name.clone()),
+            FileItem::Event { offset, bytes } => {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(bytes);
+                Received::Stored { range: start..self.bytes.len(), offset }
+            }
+        });
+    }
 }
 
 /// Reads events until the batch is full or the next one would have to be waited for.
-async fn fill(stream: &mut BinlogStream, batch: &mut Batch) -> Option<Result<(), ServerError>> {
+async fn fill(stream: &mut BinlogStream, batch: &mut Batch) -> Option<Result<(), CaptureError>> {
     loop {
         match stream.next().await {
             Ok(Some(event)) => {
                 let start = batch.bytes.len();
                 batch.bytes.extend_from_slice(event.bytes);
                 let wants_ack = event.wants_ack;
-                batch.events.push(Received { range: start..batch.bytes.len(), wants_ack });
+                batch.events.push(Received::Event { range: start..batch.bytes.len(), wants_ack });
             }
             Ok(None) => return Some(Ok(())),
-            Err(error) => return Some(Err(error)),
+            Err(error) => return Some(Err(error.into())),
         }
         if batch.bytes.len() >= BATCH_BYTES || !stream.has_next() {
             return None;

@@ -1,32 +1,28 @@
-//! Connection after connection to the source, or to one that takes its place, until capture is stopped or cannot go on.
+//! Connection after connection to the source, its disk, or one that takes its place, until capture is stopped or cannot go on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_catalog::TimelineId;
+use highwater_catalog::{Sha256Digest, TimelineId};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::acks::Acks;
 use super::backoff::Backoff;
-use super::continuity::{Discontinuity, Request, Start, check_settings, decide, decide_by_position, warnings};
+use super::continuity::{Discontinuity, Request, Start};
 use super::error::CaptureError;
 use super::follower::Follower;
 use super::ownership::Ownership;
 use super::pipeline::{Ended, Pipeline, Plant};
+use super::place::{Answer, Known, Place};
 use super::progress::Progress;
 use super::publisher::{Publisher, chain};
 use super::report::AgentState;
 use super::standing::Standing;
 use super::tip::Tip;
 use super::{Capture, Running, Stage, reader, room, timeline, watched};
-use crate::config::AckPolicy;
 use crate::failpoint;
-use crate::server::ServerLogin;
-use crate::source::{
-    BinlogFile, BinlogStream, GtidMode, ReplicationClient, Retry, SemiSync, ServerError, ServerFacts, Session,
-};
+use crate::source::{FilesError, Retry, ServerError, ServerFacts};
 
 /// Times in a row that damaged bytes are asked for again, or a spool that fails is begun anew.
 const STRIKES_MAX: u32 = 3;
@@ -106,7 +102,7 @@ impl Capture {
                     let address = self.address(&course);
                     let closed = || std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
                     let lost = || ServerError::Lost { address, source: closed() };
-                    CaptureError::from(end.err().unwrap_or_else(lost))
+                    end.err().unwrap_or_else(|| lost().into())
                 }
                 Err(error) => error,
             };
@@ -133,7 +129,7 @@ impl Capture {
                 }
                 Next::Again => course.backoff.next(),
                 Next::Elsewhere => {
-                    course.host = (course.host + 1) % self.logins.len();
+                    course.host = (course.host + 1) % self.places.len().max(1);
                     if course.host == 0 { course.backoff.next() } else { Duration::ZERO }
                 }
             };
@@ -146,7 +142,7 @@ impl Capture {
     }
 
     fn next(&self, error: &CaptureError, course: &mut Course) -> Next {
-        let everywhere = course.tried >= self.logins.len();
+        let everywhere = course.tried >= self.places.len();
         match error {
             // Seen in the stream itself: another host would not change it.
             CaptureError::Discontinuity(why @ (Discontinuity::Differs { .. } | Discontinuity::Incident { .. })) => {
@@ -159,11 +155,15 @@ impl Capture {
         match error {
             CaptureError::Discontinuity(why) => Next::Branch(why.clone()),
             CaptureError::Spool { .. } if error.is_full() => Next::WaitForRoom,
-            CaptureError::Spool { .. } | CaptureError::Stream(_) => {
+            // A server that was restarted or reset: what it has now decides.
+            CaptureError::Files(FilesError::Changed { .. }) => Next::Again,
+            CaptureError::Spool { .. }
+            | CaptureError::Stream(_)
+            | CaptureError::Files(FilesError::Damaged { .. } | FilesError::Torn { .. }) => {
                 course.strikes += 1;
                 if course.strikes < STRIKES_MAX { Next::Again } else { Next::Fail }
             }
-            CaptureError::Source(_) if !self.is_established() => {
+            CaptureError::Source(_) | CaptureError::Files(_) if !self.is_established() => {
                 if everywhere {
                     Next::Fail
                 } else {
@@ -200,51 +200,36 @@ impl Capture {
 
     /// One connection from its decision to its end.
     async fn connection(&mut self, course: &mut Course, stop: &CancellationToken) -> Result<Ended, CaptureError> {
-        course.tried = (course.tried + 1).min(self.logins.len());
-        let login = self.logins.get(course.host).map(Arc::clone).ok_or(CaptureError::Task("choosing a host"))?;
-        let asking = ask(&login, self.allow_positions);
+        course.tried = (course.tried + 1).min(self.places.len());
+        let place = self.places.get(course.host).cloned().ok_or(CaptureError::Task("choosing a host"))?;
+        let asking = place.ask(Known::of(self.stage.tip()), self.allow_positions);
         let Some(asked) = meanwhile(&mut self.stage, stop, asking).await? else { return Ok(Ended::Stopped) };
-        let (facts, files) = asked?;
-        course.facts = Some(facts.clone());
-        self.reporter.update(|report| {
-            report.server_uuid = Some(facts.uuid.to_string());
-            report.server_version = Some(facts.version_text.clone());
-        });
-        self.first_timeline(&facts).await?;
-        let Stage::Known(plant) = &mut self.stage else { return Err(CaptureError::Task("opening a timeline")) };
-        let start = match (facts.gtid_mode, files.first()) {
-            (GtidMode::On, _) | (_, None) => decide(plant.publisher.tip(), &facts),
-            (_, Some(first)) => decide_by_position(plant.publisher.tip(), &facts, first, &files),
-        };
-        let start = match start {
-            Err(_) if failpoint::is_broken("broken.gap") => ignore_gap(plant.publisher.tip(), &facts),
-            start => start?,
-        };
-        let expected = match start.compare.clone() {
-            None => None,
-            Some(piece) => {
-                let folder = self.archive.store().describe();
-                let digest = spawn_blocking(move || piece.digest()).await.map_err(|_| CaptureError::Task("hashing"))?;
-                Some(digest.map_err(|source| CaptureError::Spool { path: folder.into(), source })?)
-            }
-        };
-        let semi_sync = if self.ack == AckPolicy::Off { SemiSync::Off } else { SemiSync::Requested };
-        let opening = open(&login, &self.identity, &facts, &start, semi_sync);
+        let answer = asked?;
+        course.facts = Some(answer.facts.clone());
+        self.introduce(&answer);
+        self.first_timeline(&answer.facts).await?;
+        let (start, expected) = self.decide(&answer).await?;
+        let opening = place.open(&self.identity, &answer, &start, self.ack);
         let Some(opened) = meanwhile(&mut self.stage, stop, opening).await? else { return Ok(Ended::Stopped) };
-        let mut stream = opened?;
+        let (stream, acks) = opened?;
         let Stage::Known(plant) = &mut self.stage else { return Err(CaptureError::Task("opening a timeline")) };
         let tip = plant.publisher.tip();
-        tracing::info!(source = %login.address, server = %facts.uuid, version = %facts.version_text,
+        let facts = &answer.facts;
+        tracing::info!(source = %place, server = %facts.uuid, version = %facts.version_text,
             timeline = %tip.timeline, "connected");
         let running = Running { timeline: tip.timeline, server: facts.uuid, host: course.host };
         self.running.send_replace(Some(running));
         let follower = Follower::new(facts.uuid, self.policy, tip, &start, expected);
-        let acks = Acks::new(self.ack, stream.take_acknowledger());
-        let (to, mut from) = reader::channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(reader::read(stream, to));
+        let mut from = reader::start(stream, &mut tasks);
         let (looks_to, looks) = tokio::sync::watch::channel(None);
-        tasks.spawn(watched::watch(Arc::clone(&login), looks_to));
+        let watched = match &place {
+            Place::Server(login) => Some(login),
+            Place::Files(_) => self.watched.as_ref(),
+        };
+        if let Some(login) = watched {
+            tasks.spawn(watched::watch(Arc::clone(login), looks_to));
+        }
         let received = plant.progress.received();
         let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks);
         let ended = pipeline.run(&mut from, stop).await;
@@ -257,6 +242,27 @@ impl Capture {
             }
         }
         ended
+    }
+
+    /// Tells whose binlogs are captured.
+    pub(super) fn introduce(&mut self, answer: &Answer) {
+        self.reporter.update(|report| {
+            report.server_uuid = Some(answer.facts.uuid.to_string());
+            report.server_version = Some(answer.facts.version_text.clone());
+        });
+    }
+
+    /// How capture goes on from this source, and the digest of what is to be compared.
+    pub(super) async fn decide(&self, answer: &Answer) -> Result<(Start, Option<Sha256Digest>), CaptureError> {
+        let Stage::Known(plant) = &self.stage else { return Err(CaptureError::Task("opening a timeline")) };
+        let start = match answer.decide(plant.publisher.tip()) {
+            Err(_) if failpoint::is_broken("broken.gap") => ignore_gap(plant.publisher.tip(), &answer.facts),
+            start => start?,
+        };
+        let Some(piece) = start.compare.clone() else { return Ok((start, None)) };
+        let folder = self.archive.store().describe();
+        let digest = spawn_blocking(move || piece.digest()).await.map_err(|_| CaptureError::Task("hashing"))?;
+        Ok((start, Some(digest.map_err(|source| CaptureError::Spool { path: folder.into(), source })?)))
     }
 
     /// Opens the history of a service: everything that the source still has is to come, the rest is before it.
@@ -314,7 +320,7 @@ impl Capture {
     }
 
     /// Publishes everything that is in the spool. `false`: stopped before.
-    async fn drain(&mut self, stop: &CancellationToken) -> Result<bool, CaptureError> {
+    pub(super) async fn drain(&mut self, stop: &CancellationToken) -> Result<bool, CaptureError> {
         while self.stage.is_busy() {
             tokio::select! {
                 published = self.stage.advance() => published?,
@@ -349,7 +355,7 @@ impl Capture {
         meanwhile(&mut self.stage, stop, work).await
     }
 
-    fn report(&mut self, state: AgentState, error: Option<String>) {
+    pub(super) fn report(&mut self, state: AgentState, error: Option<String>) {
         let plant = match &self.stage {
             Stage::Known(plant) => Some(plant),
             Stage::New { .. } => None,
@@ -366,12 +372,20 @@ impl Capture {
     }
 
     fn address(&self, course: &Course) -> String {
-        self.logins.get(course.host).map(|login| login.address.to_string()).unwrap_or_default()
+        self.places.get(course.host).map(Place::to_string).unwrap_or_default()
     }
 }
 
 impl Stage {
-    fn is_busy(&self) -> bool {
+    /// The end of the timeline, if there is one.
+    pub(super) fn tip(&self) -> Option<&Tip> {
+        match self {
+            Self::Known(plant) => Some(plant.publisher.tip()),
+            Self::New { .. } => None,
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
         matches!(self, Self::Known(plant) if plant.publisher.is_busy())
     }
 
@@ -399,42 +413,6 @@ async fn meanwhile<T>(
             published = stage.advance(), if busy => published?,
         }
     }
-}
-
-/// What a server says about itself, if it is fit, and which binlogs it has, if positions decide.
-async fn ask(login: &ServerLogin, allow_positions: bool) -> Result<(ServerFacts, Vec<BinlogFile>), CaptureError> {
-    let mut session = Session::connect(login).await?;
-    let facts = session.facts().clone();
-    check_settings(&facts, allow_positions)?;
-    let files = match facts.gtid_mode {
-        GtidMode::On => Vec::new(),
-        GtidMode::Off | GtidMode::OffPermissive | GtidMode::OnPermissive => session.binlog_files().await?,
-    };
-    session.close().await;
-    for warning in warnings(&facts) {
-        tracing::warn!(source = %login.address, "{warning}");
-    }
-    Ok((facts, files))
-}
-
-async fn open(
-    login: &ServerLogin,
-    identity: &crate::source::ReplicaIdentity,
-    facts: &ServerFacts,
-    start: &Start,
-    semi_sync: SemiSync,
-) -> Result<BinlogStream, CaptureError> {
-    let mut client = ReplicationClient::connect(login).await?;
-    let server = client.server_uuid().await?;
-    if server != facts.uuid {
-        // One name, several servers: the decision was made about another one.
-        let source = std::io::Error::other(format!("answered by server {} and then by {server}", facts.uuid));
-        return Err(ServerError::Lost { address: login.address.to_string(), source }.into());
-    }
-    Ok(match &start.request {
-        Request::Gtids { have, from } => client.dump_gtid(identity, have, from.as_ref(), semi_sync).await?,
-        Request::Position(position) => client.dump_position(identity, position, semi_sync).await?,
-    })
 }
 
 /// The bug that tests must notice: going on where something is missing.

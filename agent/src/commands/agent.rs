@@ -1,6 +1,7 @@
 //! `agent`: capture, full dumps and key backups, until it is stopped.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, blocking_value};
 use crate::archive::Archive;
-use crate::capture::{Capture, Running, watch_keys};
-use crate::config::Config;
+use crate::capture::{Capture, CaptureSource, Running, watch_keys};
+use crate::config::{Config, SourceConfig};
 use crate::exit::{Exit, Failure};
 use crate::operate::dumps;
 
@@ -30,14 +31,20 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
     let _guard = background.clone().drop_guard();
     let mut tasks = JoinSet::new();
     let dumped = inventory.dumps.iter().map(|dump| dump.timeline).collect();
-    tasks.spawn(dumps::run(
-        config.clone(),
-        archive.clone(),
-        index.clone(),
-        dumped,
-        running.clone(),
-        background.clone(),
-    ));
+    if config.source.is_some() {
+        tasks.spawn(dumps::run(
+            config.clone(),
+            archive.clone(),
+            index.clone(),
+            dumped,
+            running.clone(),
+            background.clone(),
+        ));
+    } else {
+        tracing::warn!(
+            "no [source] in the configuration: this agent takes no dumps, and nothing is restorable without one"
+        );
+    }
     if !config.keyring.files.is_empty() {
         let (archive, files) = (archive.clone(), config.keyring.files.clone());
         let stop = background.clone();
@@ -62,10 +69,22 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
 }
 
 fn open(config: Config) -> anyhow::Result<(Config, Archive, Capture, Inventory)> {
-    let logins = config.source_logins().context("password of the source")?;
+    let source = source(&config)?;
     let archive = Context::writing(&config)?;
-    let (capture, inventory) = Capture::open(&config, logins, archive.clone())?;
+    let (capture, inventory) = Capture::open(&config, source, archive.clone())?;
     Ok((config, archive, capture, inventory))
+}
+
+/// Where the binlog comes from.
+fn source(config: &Config) -> anyhow::Result<CaptureSource> {
+    let password = "password of the source";
+    Ok(match config.source_files()? {
+        None => CaptureSource::Servers(config.source()?.logins().context(password)?),
+        Some(files) => {
+            let login = config.source.as_ref().map(SourceConfig::login).transpose().context(password)?;
+            CaptureSource::Files { files: Arc::new(files), login: login.map(Arc::new) }
+        }
+    })
 }
 
 /// Waits until capture knows its source.

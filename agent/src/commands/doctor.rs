@@ -92,7 +92,7 @@ async fn source(config: &Config, checks: &mut Vec<Check>) {
         Err(error) => return checks.push(Check::of("source", Err(error))),
     };
     let facts = session.facts().clone();
-    let place = config.source_address();
+    let place = config.source.as_ref().map(|source| source.address().to_string()).unwrap_or_default();
     checks.push(Check::of("source", Ok(format!("{} at {place}, as {}", facts.version, session.account()))));
     let fit = check_settings(&facts, config.capture.allow_positions).map_err(anyhow::Error::from);
     let warnings = warnings(&facts);
@@ -130,6 +130,6 @@ fn semi_sync(state: SemiSyncState) -> anyhow::Result<String> {
 
 async fn connect(config: &Config) -> anyhow::Result<Session> {
     let reader = config.clone();
-    let login = blocking_value(move || reader.source_login()).await??;
+    let login = blocking_value(move || anyhow::Ok(reader.source()?.login()?)).await??;
     Ok(Session::connect(&login).await?)
 }

@@ -56,7 +56,7 @@ async fn dump(context: &Context) -> anyhow::Result<TakenDump> {
 
 async fn read_login(config: &Config) -> anyhow::Result<ServerLogin> {
     let config = config.clone();
-    Ok(blocking_value(move || config.source_login()).await??)
+    blocking_value(move || Ok(config.source()?.login()?)).await?
 }
 
 /// The dump goes to the newest timeline, if the source has that history.

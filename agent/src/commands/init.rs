@@ -10,7 +10,7 @@ use super::Context;
 use super::stores;
 use crate::archive::{Archive, ArchiveError, catch_up, make_copy};
 use crate::cli::InitArgs;
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, SourceConfig, StoreConfig};
 use crate::exit::{Exit, Failure};
 use crate::fsync;
 use crate::render;
@@ -71,10 +71,14 @@ impl Report {
         if config.seal.recipients.is_empty() {
             text.push_str("\nThe archive is NOT encrypted: whoever reads the store reads every row.\n");
         }
-        text.push_str("\nOn the MySQL server, as an administrator:\n\n");
+        if config.source.is_some() {
+            text.push_str("\nOn the MySQL server, as an administrator:\n\n");
+        }
         grants(config).iter().for_each(|line| text.push_str(&format!("  {line}\n")));
         text.push_str("\nThen:\n\n");
-        if let Some(crate::secret::SecretPlace::File(password)) = &config.source.password {
+        if let Some(crate::secret::SecretPlace::File(password)) =
+            config.source.as_ref().and_then(|source| source.password.as_ref())
+        {
             text.push_str(&format!("  put the password into {} (chmod 600)\n", password.display()));
         }
         let option = if path.ends_with("highwater.toml") && Config::find().is_some() {
@@ -89,7 +93,8 @@ impl Report {
 
 /// The least that the agent's account needs: to follow the binlog, and to dump everything consistently.
 fn grants(config: &Config) -> Vec<String> {
-    let account = format!("'{}'@'%'", config.source.user.replace('\\', "\\\\").replace('\'', "\\'"));
+    let Some(SourceConfig { user, .. }) = &config.source else { return Vec::new() };
+    let account = format!("'{}'@'%'", user.replace('\\', "\\\\").replace('\'', "\\'"));
     vec![
         format!("CREATE USER {account} IDENTIFIED BY '…';"),
         format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {account};"),
@@ -291,9 +296,10 @@ mod tests {
             let args = args(words);
             let text = starter(&args, "orders", Path::new("/backup/or ders"), &args.recipient, None);
             let config = Config::parse(&text, Path::new("/etc/highwater.toml")).unwrap();
-            assert_eq!(config.source.socket, args.socket);
             assert_eq!(config.recipients().unwrap().texts(), args.recipient);
-            assert_eq!(config.source.user, args.user);
+            let source = config.source.unwrap();
+            assert_eq!(source.socket, args.socket);
+            assert_eq!(source.user, args.user);
         }
     }
 

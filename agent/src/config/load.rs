@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Config, StoreConfig};
+use super::{CaptureFrom, Config, SourceConfig, StoreConfig};
 
 /// Where a configuration is looked for when none is named.
 const SEARCHED: [&str; 2] = ["highwater.toml", "/etc/highwater/highwater.toml"];
@@ -15,6 +15,9 @@ pub enum ConfigError {
     /// There is none in the usual places.
     #[error("no configuration: looked for {}", SEARCHED.join(" and "))]
     None,
+    /// It names no server, and what was asked for needs one.
+    #[error("the configuration has no [source]")]
+    NoSource,
     /// It cannot be read.
     #[error("read configuration {path}")]
     Read {
@@ -56,6 +59,11 @@ impl ConfigError {
             Self::None => Some(
                 "name one with --config FILE or HIGHWATER_CONFIG; `highwater init` writes a first one; \
                  reading commands also work with --store DIR and --identity FILE alone"
+                    .to_owned(),
+            ),
+            Self::NoSource => Some(
+                "name the server: [source] with host (or socket), user and password; only salvage, and capture from \
+                 files, do without"
                     .to_owned(),
             ),
             Self::Read { .. } => Some("`highwater init` writes a first configuration".to_owned()),
@@ -106,14 +114,18 @@ impl Config {
                 StoreConfig::Directory { path } => resolve(path),
             }
         }
-        self.source.socket.iter_mut().for_each(resolve);
-        self.source.ca.iter_mut().for_each(resolve);
+        if let Some(source) = &mut self.source {
+            source.socket.iter_mut().for_each(resolve);
+            source.ca.iter_mut().for_each(resolve);
+            if let Some(crate::secret::SecretPlace::File(path)) = &mut source.password {
+                resolve(path);
+            }
+        }
+        self.capture.datadir.iter_mut().for_each(resolve);
+        self.capture.binlog_index.iter_mut().for_each(resolve);
         self.capture.spool_keyring.iter_mut().for_each(resolve);
         self.seal.identity_file.iter_mut().for_each(resolve);
         self.keyring.files.iter_mut().for_each(resolve);
-        if let Some(crate::secret::SecretPlace::File(path)) = &mut self.source.password {
-            resolve(path);
-        }
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
@@ -121,19 +133,15 @@ impl Config {
             let what = format!("`{}` is no service name: use letters, digits, `.`, `_` and `-`", self.service);
             ("service", what)
         })?;
-        match (&self.source.host, &self.source.socket) {
-            (Some(_), Some(_)) => Err(("source.socket", "give host or socket, not both".to_owned())),
-            (None, None) => Err(("source.host", "give host or socket".to_owned())),
-            (Some(host), None) if host.is_empty() || host.contains(['/', '@', ' ']) => {
-                Err(("source.host", format!("`{host}` is no host name or address; the port is its own key")))
+        self.source.as_ref().map_or(Ok(()), SourceConfig::check)?;
+        match (self.capture.source, &self.capture.datadir) {
+            (CaptureFrom::Files, None) => {
+                return Err(("capture.datadir", "name the data folder whose binlogs are read".to_owned()));
             }
-            (Some(_), None) | (None, Some(_)) => Ok(()),
-        }?;
-        if self.source.user.is_empty() {
-            return Err(("source.user", "is empty".to_owned()));
-        }
-        if self.source.server_id == 0 {
-            return Err(("source.server_id", "0 is no replica's id".to_owned()));
+            (CaptureFrom::Replication, Some(_)) => {
+                return Err(("capture.datadir", "is read with capture.source = \"files\" only".to_owned()));
+            }
+            (CaptureFrom::Files, Some(_)) | (CaptureFrom::Replication, None) => {}
         }
         for (index, copy) in self.copies.iter().enumerate() {
             if self.stores().take(index + 1).any(|before| before == copy) {
@@ -150,12 +158,32 @@ impl Config {
         within("capture.heartbeat_seconds", capture.heartbeat_seconds, 1, 300)?;
         within("capture.spool_bytes_max", capture.spool_bytes_max, 64 << 20, i64::MAX.unsigned_abs())?;
         within("capture.replica_lag_seconds_max", capture.replica_lag_seconds_max, 0, 86_400)?;
+        Ok(())
+    }
+}
+
+impl SourceConfig {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        match (&self.host, &self.socket) {
+            (Some(_), Some(_)) => Err(("source.socket", "give host or socket, not both".to_owned())),
+            (None, None) => Err(("source.host", "give host or socket".to_owned())),
+            (Some(host), None) if host.is_empty() || host.contains(['/', '@', ' ']) => {
+                Err(("source.host", format!("`{host}` is no host name or address; the port is its own key")))
+            }
+            (Some(_), None) | (None, Some(_)) => Ok(()),
+        }?;
+        if self.user.is_empty() {
+            return Err(("source.user", "is empty".to_owned()));
+        }
+        if self.server_id == 0 {
+            return Err(("source.server_id", "0 is no replica's id".to_owned()));
+        }
         let wrong = |text: &&String| {
             let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
             let port = text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok());
             host.is_empty() || host.contains(['/', '@', ' ']) || !port
         };
-        match self.source.failover.iter().find(wrong) {
+        match self.failover.iter().find(wrong) {
             Some(text) => Err(("source.failover", format!("`{text}` is no host or host:port"))),
             None => Ok(()),
         }

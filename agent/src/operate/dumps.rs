@@ -105,7 +105,7 @@ async fn dump(
 ) -> anyhow::Result<()> {
     let reader = config.clone();
     // Read each time: passwords are changed.
-    let logins = spawn_blocking(move || reader.source_logins()).await??;
+    let logins = spawn_blocking(move || anyhow::Ok(reader.source()?.logins()?)).await??;
     let login = logins.into_iter().nth(host).context("the source's login")?;
     tracing::info!(timeline = %timeline, "dump begins");
     let taken = take(&login, archive, &DumpOptions::new(timeline), &|_| {}).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater::archive::Archive;
-use highwater::capture::{Capture, CaptureError};
+use highwater::capture::{Capture, CaptureError, CaptureSource};
 use highwater::config::Config;
 use highwater::source::ServerError;
 use highwater::store::DirectoryStore;
@@ -64,7 +64,11 @@ impl Site {
     }
 
     fn agent(&self, server: &MysqlServer) -> Result<Agent, CaptureError> {
-        let (capture, _) = Capture::open(&self.config, vec![by_socket(server, "agent", "pw")], self.archive())?;
+        let (capture, _) = Capture::open(
+            &self.config,
+            CaptureSource::Servers(vec![by_socket(server, "agent", "pw")]),
+            self.archive(),
+        )?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(capture.run(stop.clone()));
         Ok(Agent { stop, task })

@@ -32,7 +32,7 @@ fn changed(from: &str, to: &str) -> String {
 #[test]
 fn a_short_configuration_has_useful_defaults() {
     let config = parse(GOOD).unwrap();
-    assert_eq!(config.source.port, 3306);
+    assert_eq!(config.source.as_ref().unwrap().port, 3306);
     assert_eq!(config.capture.segment_age_seconds, 5);
     assert!(config.dump_schedule().unwrap().is_none());
     assert!(config.recipients().unwrap().is_empty());
@@ -41,7 +41,7 @@ fn a_short_configuration_has_useful_defaults() {
 #[test]
 fn relative_paths_are_below_the_file() {
     let config = parse(GOOD).unwrap();
-    assert_eq!(config.source.password, Some(SecretPlace::File("/etc/highwater/password".into())));
+    assert_eq!(config.source.unwrap().password, Some(SecretPlace::File("/etc/highwater/password".into())));
     assert_eq!(config.state_dir, Path::new("/var/lib/highwater"));
 }
 
@@ -113,7 +113,7 @@ fn values_that_make_no_sense_are_refused() {
 fn a_socket_needs_no_host() {
     let text = changed("host = \"db1.example.net\"", "socket = \"/run/mysqld/mysqld.sock\"")
         .replace("password = { file = \"password\" }", "");
-    let login = parse(&text).unwrap().source_login().unwrap();
+    let login = parse(&text).unwrap().source().unwrap().login().unwrap();
     assert_eq!(login.address, ServerAddress::Socket("/run/mysqld/mysqld.sock".into()));
     assert!(login.password.is_none());
 }

@@ -1,0 +1,176 @@
+//! `salvage`: what the archive lacks, from a server's disk.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use indicatif::ProgressBar;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, blocking_value, interrupted};
+use crate::capture::{Capture, CaptureError, CaptureSource, Discontinuity, SalvageEnd, SalvagePlan};
+use crate::cli::SalvageArgs;
+use crate::exit::{Exit, Failure};
+use crate::render;
+use crate::source::ServerFiles;
+
+/// Runs it.
+pub(super) async fn run(context: Context, args: SalvageArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
+    let config = context.config()?;
+    let SalvageArgs { datadir, index, keyring, dry_run } = args;
+    let shown = datadir.clone();
+    let (checking, stopped) = (render::bytes_bar(0, "checking"), stop.clone());
+    let surveyed = blocking_value(move || {
+        let files = Arc::new(ServerFiles::open(&datadir, index.as_deref(), keyring)?);
+        // A dry run writes to no copy either.
+        let archive = if dry_run { Context::checked(&config)? } else { Context::writing(&config)? };
+        let (capture, _) = Capture::open(&config, CaptureSource::Files { files, login: None }, archive)?;
+        let plan = capture.survey(&stopped, &|read, all| {
+            checking.set_length(all);
+            checking.set_position(read);
+        })?;
+        checking.finish_and_clear();
+        anyhow::Ok((capture, plan))
+    });
+    let (capture, plan) = surveyed.await?.map_err(|error| explained(error, &shown))?;
+    let plan = plan.ok_or_else(interrupted)?;
+    if dry_run || plan.is_empty() {
+        print(&context, &plan, if dry_run { Outcome::Planned } else { Outcome::Nothing })?;
+        return finish(&plan);
+    }
+    let taking = render::bytes_bar(plan.bytes_on_disk, "taking");
+    let finished = take(capture, &stop, &taking).await.map_err(|error| explained(error, &shown))?;
+    if !finished {
+        let hint = "what was taken is in the archive or in the spool: run it again, and it goes on there";
+        return Err(interrupted().hint(hint).into());
+    }
+    print(&context, &plan, Outcome::Taken)?;
+    finish(&plan)
+}
+
+async fn take(capture: Capture, stop: &CancellationToken, bar: &ProgressBar) -> anyhow::Result<bool> {
+    let finished = capture.salvage(stop, &|read| bar.set_position(read)).await;
+    bar.finish_and_clear();
+    Ok(finished?)
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Planned,
+    Nothing,
+    Taken,
+}
+
+/// A disk that does not continue the archive, in terms of what somebody with a disk can do.
+fn explained(error: anyhow::Error, datadir: &Path) -> anyhow::Error {
+    let why = match error.downcast_ref::<CaptureError>() {
+        Some(CaptureError::Discontinuity(why)) => why,
+        _ => return error,
+    };
+    let hint = match why {
+        Discontinuity::Gap { .. } | Discontinuity::BinlogGone { .. } => {
+            "nothing was published: look for the missing binlogs on a replica's disk or in copies, and salvage from there \
+             first"
+        }
+        Discontinuity::Incident { .. } => "nothing was published: the server itself lost events there",
+        Discontinuity::Forked { .. }
+        | Discontinuity::Differs { .. }
+        | Discontinuity::OtherServer { .. }
+        | Discontinuity::OtherMode { .. } => {
+            "nothing was published: this is another server, or it was reset, restored or lost its last transactions; \
+             binlog-decrypt opens its files"
+        }
+    };
+    let exit = CaptureError::Discontinuity(why.clone()).exit();
+    Failure::new(exit, format!("{}: {why}", datadir.display())).hint(hint).into()
+}
+
+/// Damage that something lies behind, or may have, is no success.
+fn finish(plan: &SalvagePlan) -> anyhow::Result<Exit> {
+    match &plan.end {
+        SalvageEnd::Whole | SalvageEnd::Torn { .. } => Ok(Exit::Done),
+        SalvageEnd::Damaged { binlog, what, inside } => {
+            let error = format!("{binlog} cannot be read to its end: {what}");
+            let hint = match inside {
+                true => {
+                    "everything before that is safe; nothing behind it, nor in the binlogs that follow, was taken: look \
+                     for another copy of the file, and salvage again"
+                }
+                false => "everything before that is safe; if the disk has a better copy of the file, salvage again",
+            };
+            Err(Failure::new(Exit::Damaged, error).hint(hint).into())
+        }
+    }
+}
+
+fn print(context: &Context, plan: &SalvagePlan, outcome: Outcome) -> std::io::Result<()> {
+    if context.json() {
+        return render::print_json(&as_json(plan, outcome));
+    }
+    render::print(&as_text(plan, outcome))
+}
+
+fn as_json(plan: &SalvagePlan, outcome: Outcome) -> serde_json::Value {
+    let binlogs: Vec<_> = plan
+        .binlogs
+        .iter()
+        .map(|binlog| {
+            json!({
+                "binlog": binlog.name.as_str(),
+                "start": binlog.start,
+                "end": binlog.end,
+                "transactions": binlog.transactions,
+            })
+        })
+        .collect();
+    let end = match &plan.end {
+        SalvageEnd::Whole => json!({ "kind": "whole" }),
+        SalvageEnd::Torn { binlog, whole, rest } => {
+            json!({ "kind": "torn", "binlog": binlog.as_str(), "whole": whole, "rest": rest })
+        }
+        SalvageEnd::Damaged { binlog, what, inside } => {
+            json!({ "kind": "damaged", "binlog": binlog.as_str(), "what": what, "inside": inside })
+        }
+    };
+    json!({
+        "done": outcome == Outcome::Taken,
+        "dry_run": outcome == Outcome::Planned,
+        "server": plan.server.to_string(),
+        "server_version": plan.version,
+        "timeline": plan.timeline.0,
+        "spooled_bytes": plan.spooled_bytes,
+        "binlogs": binlogs,
+        "bytes": plan.bytes(),
+        "transactions": plan.transactions(),
+        "gtids": plan.gtids.to_string(),
+        "end": end,
+    })
+}
+
+fn as_text(plan: &SalvagePlan, outcome: Outcome) -> String {
+    let mut text = format!("server {}, MySQL {}, timeline {}\n", plan.server, plan.version, plan.timeline);
+    if plan.spooled_bytes > 0 {
+        let verb = if outcome == Outcome::Taken { "was published" } else { "comes" };
+        text.push_str(&format!("{} in the agent's spool {verb} first\n", render::bytes(plan.spooled_bytes)));
+    }
+    for binlog in &plan.binlogs {
+        let bytes = render::bytes(binlog.end - binlog.start);
+        let (name, start, end, count) = (&binlog.name, binlog.start, binlog.end, binlog.transactions);
+        text.push_str(&format!("{name}  {start} to {end}, {bytes}, {count} transactions\n"));
+    }
+    match &plan.end {
+        SalvageEnd::Whole => {}
+        SalvageEnd::Torn { binlog, whole, rest } => text.push_str(&format!(
+            "{binlog} ends inside a transaction: its last whole one ends at {whole}, and {rest} bytes behind it are left out\n"
+        )),
+        SalvageEnd::Damaged { binlog, what, .. } => text.push_str(&format!("{binlog} is taken up to its damage: {what}\n")),
+    }
+    let (count, bytes) = (plan.transactions(), render::bytes(plan.bytes()));
+    text.push_str(&match outcome {
+        _ if plan.binlogs.is_empty() => "the archive has everything that this disk has\n".to_owned(),
+        Outcome::Planned => format!("would take {count} transactions, {bytes}: {}\n", plan.gtids),
+        Outcome::Taken | Outcome::Nothing => format!("took {count} transactions, {bytes}: {}\n", plan.gtids),
+    });
+    text
+}

@@ -1,0 +1,164 @@
+//! What a server's files say about its history.
+
+use std::fs::{self, File};
+use std::io::Read;
+
+use highwater_binlog::{
+    BinlogName, BinlogPosition, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EventType, FIRST_EVENT_OFFSET, FrameError,
+    GtidSet, Interval, Progress, TransactionTracker, previous_gtids,
+};
+
+use super::binlog::OpenBinlog;
+use super::{FilesError, Indexed, ServerFiles};
+use crate::source::{BinlogFile, GtidMode, ServerFacts, ServerVersion};
+
+/// What a server's files say about its history, as far back as somebody asked.
+#[derive(Debug, Clone)]
+pub struct FilesHistory {
+    /// The server: what it has executed and purged. Settings that are not in its files are unknown.
+    pub facts: ServerFacts,
+    /// The binlogs, oldest first.
+    pub binlogs: Vec<BinlogFile>,
+    /// Where the newest whole transaction ends.
+    pub end: BinlogPosition,
+    /// The binlogs looked at, newest first, and what the server had executed before each.
+    before: Vec<(BinlogName, GtidSet)>,
+}
+
+impl FilesHistory {
+    /// The newest binlog that has everything which is not in `have`.
+    #[must_use]
+    pub fn binlog_after(&self, have: &GtidSet) -> Option<&BinlogName> {
+        self.before.iter().find(|(_, before)| before.is_subset(have)).map(|(name, _)| name)
+    }
+}
+
+/// What one binlog says.
+struct Scanned {
+    version: String,
+    /// What was executed before; none when it breaks off before it says so.
+    before: Option<GtidSet>,
+    gtids: GtidSet,
+    /// Whether its transactions have GTIDs; none when it has no transactions.
+    numbered: Option<bool>,
+    whole: u64,
+}
+
+impl ServerFiles {
+    /// Reads the newest binlog, and the beginnings of those before it until one begins where everything executed before
+    /// is in `enough`, or there are no more: what lies further back is not opened, and its keys may be gone. Blocking.
+    ///
+    /// A server that was made from a backup has the transactions of that in a table only, and never in a binlog. Those in
+    /// `starting` are taken to be there when they are older than all that the binlogs have of the same origin.
+    ///
+    /// # Errors
+    /// When a binlog that is needed cannot be opened.
+    pub fn history(&self, enough: &GtidSet, starting: &GtidSet, numbered: bool) -> Result<FilesHistory, FilesError> {
+        let binlogs = self.binlogs()?;
+        let (newest, scanned) = self.newest(&binlogs)?;
+        let executed_before = scanned.before.clone().unwrap_or_default();
+        let mut before = vec![(newest.name.clone(), executed_before.clone())];
+        for indexed in binlogs.iter().rev().skip_while(|indexed| indexed.name != newest.name).skip(1) {
+            if before.last().is_some_and(|(_, before)| before.is_subset(enough)) {
+                break;
+            }
+            let torn = || FilesError::Torn { binlog: indexed.name.clone(), offset: FIRST_EVENT_OFFSET };
+            before.push((indexed.name.clone(), self.scan(indexed, true)?.before.ok_or_else(torn)?));
+        }
+        let purged = before.last().map(|(_, before)| before.clone()).unwrap_or_default();
+        let executed = executed_before.union(&scanned.gtids);
+        let executed = executed.union(&older(starting, &executed));
+        let gtid_mode = if scanned.numbered.unwrap_or(numbered) { GtidMode::On } else { GtidMode::Off };
+        let mut facts = ServerFacts::unknown();
+        facts.uuid = self.server;
+        facts.version = scanned.version.parse().unwrap_or(ServerVersion::OLDEST);
+        facts.version_text = scanned.version;
+        facts.gtid_mode = gtid_mode;
+        facts.gtid_executed = executed;
+        facts.gtid_purged = purged;
+        facts.log_bin = true;
+        let end = BinlogPosition { binlog: newest.name.clone(), offset: scanned.whole };
+        Ok(FilesHistory { facts, binlogs: binlogs.iter().map(listed).collect(), end, before })
+    }
+
+    /// The newest binlog that has its first events: a server that is killed while it makes one leaves less than that.
+    fn newest<'a>(&self, binlogs: &'a [Indexed]) -> Result<(&'a Indexed, Scanned), FilesError> {
+        let mut newest = binlogs.iter().rev();
+        let Some(last) = newest.next() else { return Err(FilesError::NoIndex { datadir: self.datadir.clone() }) };
+        match (self.scan(last, false), newest.next()) {
+            (Ok(scanned), _) if scanned.before.is_some() => Ok((last, scanned)),
+            (Err(FilesError::Open(failure)), Some(previous)) if failure.exit == binlog_decrypt::Exit::Damaged => {
+                Ok((previous, self.scan(previous, false)?))
+            }
+            (Ok(_), Some(previous)) => Ok((previous, self.scan(previous, false)?)),
+            (scanned, _) => Ok((last, scanned?)),
+        }
+    }
+
+    /// Reads a binlog, or only what is in front of its transactions. One that breaks off counts as far as it goes.
+    fn scan(&self, binlog: &Indexed, only_beginning: bool) -> Result<Scanned, FilesError> {
+        let mut open = OpenBinlog::open(self, binlog)?;
+        let mut scanned =
+            Scanned { version: open.version.clone(), before: None, gtids: GtidSet::new(), numbered: None, whole: 0 };
+        let mut tracker = TransactionTracker::new();
+        while open.fill()? {
+            while let Ok(Some((offset, event))) = open.framer.next() {
+                if event.event_type() == EventType::PREVIOUS_GTIDS {
+                    let read = previous_gtids(&event).map_err(|source| FrameError::Event { offset, source });
+                    let damaged = |source| FilesError::Damaged { binlog: binlog.name.clone(), source };
+                    scanned.before = Some(read.map_err(damaged)?);
+                    if only_beginning {
+                        return Ok(scanned);
+                    }
+                }
+                // Events in no order are told when they are read to be kept.
+                let Ok(progress) = tracker.accept(offset, &event) else { return Ok(scanned) };
+                if let Progress::Committed(transaction) = &progress {
+                    scanned.numbered = Some(transaction.gtid.is_some());
+                    transaction.gtid.iter().for_each(|gtid| scanned.gtids.insert(gtid));
+                }
+                if progress != Progress::Inside {
+                    scanned.whole = offset.saturating_add(event.byte_count());
+                }
+            }
+        }
+        Ok(scanned)
+    }
+}
+
+/// The transactions of `starting` that come before everything in `executed` of the same origin.
+fn older(starting: &GtidSet, executed: &GtidSet) -> GtidSet {
+    let mut older = GtidSet::new();
+    for (origin, interval) in starting.intervals() {
+        let first = executed.intervals().filter(|(of, _)| *of == origin).map(|(_, i)| i.start).min();
+        let end = first.map_or(interval.end, |first| interval.end.min(first));
+        older.insert_interval(origin, Interval { start: interval.start, end });
+    }
+    older
+}
+
+/// What a server would list about a binlog.
+fn listed(binlog: &Indexed) -> BinlogFile {
+    let size = fs::metadata(&binlog.path).map_or(0, |facts| facts.len());
+    let mut magic = [0u8; ENCRYPTION_MAGIC.len()];
+    let read = File::open(&binlog.path).and_then(|mut file| file.read_exact(&mut magic));
+    let encrypted = read.is_ok() && magic == ENCRYPTION_MAGIC && size >= ENCRYPTION_HEADER_LEN as u64;
+    BinlogFile { name: binlog.name.clone(), size, encrypted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_has_in_a_table_only_is_older_than_its_binlogs() {
+        const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        const B: &str = "4e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let set = |text: String| -> GtidSet { text.parse().unwrap() };
+        let starting = set(format!("{A}:1-41,{B}:1-7"));
+        assert_eq!(older(&starting, &set(format!("{A}:42-50"))), starting);
+        // A server that was reset counts from 1 again.
+        assert_eq!(older(&starting, &set(format!("{A}:1-10"))), set(format!("{B}:1-7")));
+        assert_eq!(older(&starting, &set(format!("{A}:30-50"))), set(format!("{A}:1-29,{B}:1-7")));
+    }
+}

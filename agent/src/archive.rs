@@ -38,7 +38,7 @@ use highwater_catalog::{
     Manifest, Micros, ObjectFacts, REPOSITORY_KEY, Repository, RepositoryId, ServiceName, Timeline,
 };
 
-use crate::seal::{Identities, Recipients, SealWriter};
+use crate::seal::{Compression, Identities, Recipients, SealWriter};
 use crate::store::{ObjectKey, ObjectStore, StoreErrorKind};
 
 /// An archive that was opened or created. Clones share the store.
@@ -194,8 +194,9 @@ impl Archive {
         tempfile::tempfile_in(&self.scratch).map_err(|source| scratch_error(&self.scratch, source))
     }
 
-    fn seal_writer(&self) -> Result<SealWriter<File>, ArchiveError> {
-        SealWriter::new(self.scratch_file()?, &self.recipients).map_err(|e| scratch_error(&self.scratch, e))
+    fn seal_writer(&self, compression: Compression) -> Result<SealWriter<File>, ArchiveError> {
+        SealWriter::new(self.scratch_file()?, &self.recipients, compression)
+            .map_err(|e| scratch_error(&self.scratch, e))
     }
 
     /// Ends a sealing and winds its file back to the start.
@@ -209,7 +210,7 @@ impl Archive {
 
     /// Seals `plain` into a scratch file.
     fn seal(&self, plain: &mut dyn Read) -> Result<(File, ObjectFacts), ArchiveError> {
-        let mut writer = self.seal_writer()?;
+        let mut writer = self.seal_writer(Compression::Regular)?;
         io::copy(plain, &mut writer).map_err(|source| scratch_error(&self.scratch, source))?;
         self.sealed(writer)
     }

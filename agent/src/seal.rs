@@ -8,8 +8,8 @@ mod writer;
 
 pub use keys::{Identities, NewIdentity, Recipients};
 pub use reader::{Expected, UnsealError, Unsealer};
-pub use writer::SealWriter;
 pub(crate) use writer::Tally;
+pub use writer::{Compression, SealWriter};
 
 use crate::exit::Exit;
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use highwater_catalog::{Dump, DumpFile, DumpFileKind, DumpId, Manifest, dump_manifest_key, dump_object_key};
 
 use super::{Archive, ArchiveError, ObjectReader, Published, StoredFacts, exists, object_key};
-use crate::seal::SealWriter;
+use crate::seal::{Compression, SealWriter};
 use crate::store::StoreErrorKind;
 
 /// A dump that is being written; invisible until `publish`. Its files may be written in any order and at once.
@@ -46,7 +46,11 @@ impl DumpWriter {
 
     /// Begins a file, named without the endings that sealing adds: `data/000001.tsv`.
     pub fn create_file(&self, name: &str) -> Result<DumpFileWriter, ArchiveError> {
-        Ok(DumpFileWriter { dump: self.clone(), name: name.to_owned(), writer: self.archive.seal_writer()? })
+        Ok(DumpFileWriter {
+            dump: self.clone(),
+            name: name.to_owned(),
+            writer: self.archive.seal_writer(Compression::Regular)?,
+        })
     }
 
     /// Publishes the dump: `dump.files` are files that were finished, in the order they must be loaded.

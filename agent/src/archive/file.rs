@@ -11,6 +11,7 @@ use highwater_keyring::FileMark;
 use super::pieces::{Pieces, Stretch};
 use super::{Archive, ArchiveError, ObjectReader, Published, StoredFacts, now};
 use crate::failpoint;
+use crate::seal::Compression;
 
 /// A kept file before it is sealed: all its facts but those of its objects. Its body was proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +111,10 @@ impl Archive {
         header: &[u8; ENCRYPTION_HEADER_LEN],
         body: &mut dyn Read,
     ) -> Result<KeptFile, ArchiveError> {
-        let (_, objects) = Pieces::new(self, draft.stretch()).store(body)?;
-        let (_, header) = Pieces::in_one(self, draft.header_stretch()).store(&mut header.as_slice())?;
+        // Encrypted bytes do not compress: whoever tries hardest finds nothing.
+        let objects = Pieces::new(self, draft.stretch(), Compression::Fast).store(body)?.objects;
+        let header =
+            Pieces::in_one(self, draft.header_stretch(), Compression::Fast).store(&mut header.as_slice())?.objects;
         let [header] = header.as_slice() else {
             return Err(ArchiveError::Draft { what: draft.binlog.to_string(), bytes: 0 });
         };

@@ -1,16 +1,15 @@
 //! Cutting the bytes of a segment or a kept file into objects.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
 
 use highwater_catalog::{ObjectFacts, Segment, Sha256Digest};
 
 use super::{Archive, ArchiveError, object_key, scratch_error};
 use crate::failpoint;
-use crate::seal::Tally;
+use crate::fsync::WriteError;
+use crate::seal::{Compression, Tally};
 use crate::store::StoreErrorKind;
-
-/// How much is read and sealed at once.
-const COPY_BYTES: usize = 128 << 10;
 
 /// Name of the object with these facts that begins at an offset.
 pub(super) type KeyOf<'a> = Box<dyn Fn(u64, &ObjectFacts) -> String + 'a>;
@@ -34,6 +33,7 @@ pub(super) struct Stretch<'a> {
 pub(super) struct Pieces<'a> {
     archive: &'a Archive,
     stretch: Stretch<'a>,
+    compression: Compression,
     /// Most plain bytes of an object.
     size_max: u64,
     /// Of all bytes so far; one object's own digest is enough for a stretch that fits into it.
@@ -41,15 +41,37 @@ pub(super) struct Pieces<'a> {
     objects: Vec<ObjectFacts>,
     /// Names of the objects that were stored, or may have been.
     keys: Vec<String>,
+    sealing: Duration,
+    storing: Duration,
+}
+
+/// What came of storing a stretch.
+pub(super) struct Stored {
+    /// Digest of all its bytes.
+    pub(super) sha256: Sha256Digest,
+    /// Its objects, in order.
+    pub(super) objects: Vec<ObjectFacts>,
+    /// Whether the store took longer to take them than they took to be sealed.
+    pub(super) waited_for_the_store: bool,
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(archive: &'a Archive, stretch: Stretch<'a>) -> Self {
+    pub(super) fn new(archive: &'a Archive, stretch: Stretch<'a>, compression: Compression) -> Self {
         let size = stretch.end.saturating_sub(stretch.start);
         // A manifest names so many at most.
         let size_max = archive.object_bytes_max.max(size.div_ceil(Segment::OBJECTS_MAX));
         let whole = (size > size_max).then(Tally::default);
-        Self { archive, stretch, size_max, whole, objects: Vec::new(), keys: Vec::new() }
+        Self {
+            archive,
+            stretch,
+            compression,
+            size_max,
+            whole,
+            objects: Vec::new(),
+            keys: Vec::new(),
+            sealing: Duration::ZERO,
+            storing: Duration::ZERO,
+        }
     }
 
     /// Stores all of `plain`, which must be as long as the stretch says, and returns its digest.
@@ -67,13 +89,13 @@ impl<'a> Pieces<'a> {
     }
 
     /// For few bytes, which stay together.
-    pub(super) fn in_one(archive: &'a Archive, stretch: Stretch<'a>) -> Self {
+    pub(super) fn in_one(archive: &'a Archive, stretch: Stretch<'a>, compression: Compression) -> Self {
         let size_max = stretch.end.saturating_sub(stretch.start);
-        Self { size_max, whole: None, ..Self::new(archive, stretch) }
+        Self { size_max, whole: None, ..Self::new(archive, stretch, compression) }
     }
 
-    /// Stores all of `plain` and returns its digest and its objects; removes them if it fails.
-    pub(super) fn store(mut self, plain: &mut dyn Read) -> Result<(Sha256Digest, Vec<ObjectFacts>), ArchiveError> {
+    /// Stores all of `plain`; removes the objects if it fails.
+    pub(super) fn store(mut self, plain: &mut dyn Read) -> Result<Stored, ArchiveError> {
         let expected = self.stretch.sha256;
         let stored = match self.store_all(plain) {
             Ok(sha256) if expected.is_some_and(|expected| expected != sha256) => {
@@ -82,7 +104,10 @@ impl<'a> Pieces<'a> {
             stored => stored,
         };
         match stored {
-            Ok(sha256) => Ok((sha256, self.objects)),
+            Ok(sha256) => {
+                let waited_for_the_store = self.storing > self.sealing;
+                Ok(Stored { sha256, objects: self.objects, waited_for_the_store })
+            }
             Err(error) => {
                 self.discard();
                 Err(error)
@@ -100,28 +125,29 @@ impl<'a> Pieces<'a> {
 
     fn store_one(&mut self, start: u64, end: u64, plain: &mut dyn Read) -> Result<(), ArchiveError> {
         let archive = self.archive;
-        let mut writer = archive.seal_writer()?;
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut left = end.saturating_sub(start);
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-            let count = self.read(plain, &mut buffer[..want])?;
-            if count == 0 {
-                return Err(self.contradiction(end.saturating_sub(left)));
-            }
-            let bytes = &buffer[..count];
-            if let Some(whole) = &mut self.whole {
-                whole.add(bytes);
-            }
-            writer.write_all(bytes).map_err(|source| scratch_error(&archive.scratch, source))?;
-            left = left.saturating_sub(count as u64);
+        let began = Instant::now();
+        let mut writer = archive.seal_writer(self.compression)?;
+        let size = end.saturating_sub(start);
+        let mut observed = Observed { plain: &mut *plain, whole: self.whole.as_mut() };
+        let count = match writer.read_from(&mut observed, size) {
+            Ok(count) => count,
+            Err(WriteError::Body(source)) => return Err(self.unreadable(source)),
+            Err(WriteError::File(source)) => return Err(scratch_error(&archive.scratch, source)),
+        };
+        if count < size {
+            return Err(self.contradiction(start.saturating_add(count)));
         }
-        if end == self.stretch.end && self.read(plain, &mut buffer[..1])? > 0 {
+        if end == self.stretch.end {
             let rest = io::copy(plain, &mut io::sink()).map_err(|source| self.unreadable(source))?;
-            return Err(self.contradiction(end.saturating_add(1).saturating_add(rest)));
+            if rest > 0 {
+                return Err(self.contradiction(end.saturating_add(rest)));
+            }
         }
         let (mut sealed, facts) = archive.sealed(writer)?;
+        let is_sealed = Instant::now();
         self.put(start, &facts, &mut sealed)?;
+        self.sealing += is_sealed - began;
+        self.storing += is_sealed.elapsed();
         self.objects.push(facts);
         Ok(())
     }
@@ -139,15 +165,6 @@ impl<'a> Pieces<'a> {
         }
         failpoint::crash("up.put.after");
         Ok(())
-    }
-
-    fn read(&self, plain: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
-        loop {
-            match plain.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map_err(|source| self.unreadable(source)),
-            }
-        }
     }
 
     fn unreadable(&self, source: io::Error) -> ArchiveError {
@@ -169,6 +186,22 @@ impl Archive {
                 tracing::debug!(object = key, "object that is not needed stays");
             }
         }
+    }
+}
+
+/// Plain bytes on their way into an object, of which the whole segment has a digest too.
+struct Observed<'a> {
+    plain: &'a mut dyn Read,
+    whole: Option<&'a mut Tally>,
+}
+
+impl Read for Observed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.plain.read(buffer)?;
+        if let Some(whole) = &mut self.whole {
+            whole.add(&buffer[..count]);
+        }
+        Ok(count)
     }
 }
 

@@ -9,9 +9,10 @@ use highwater_catalog::{
     Manifest, Micros, ObjectFacts, Sealing, Segment, Sha256Digest, TimelineId, segment_object_key, segment_object_keys,
 };
 
-use super::pieces::{Pieces, Stretch};
+use super::pieces::{Pieces, Stored, Stretch};
 use super::{Archive, ArchiveError, CopyError, ObjectReader, Published, scratch_error};
 use crate::failpoint;
+use crate::seal::Compression;
 
 /// A segment before it is sealed: all its facts but those of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct SegmentDraft {
 pub struct StoredSegment {
     plain_sha256: Sha256Digest,
     objects: Vec<ObjectFacts>,
+    /// Whether storing them took longer than sealing them.
+    pub(crate) waited_for_the_store: bool,
 }
 
 impl StoredSegment {
@@ -122,17 +125,23 @@ impl Archive {
     /// Publishing the same segment again, after a crash or a lost answer, returns the one that is there. Anything else
     /// under its number is a conflict.
     pub fn publish_segment(&self, draft: SegmentDraft, plain: &mut dyn Read) -> Result<Segment, ArchiveError> {
-        let stored = self.store_segment(&draft, plain)?;
+        let stored = self.store_segment(&draft, plain, Compression::Regular)?;
         self.publish_stored(draft, stored)
     }
 
     /// Seals `plain` and stores the objects of a segment. Nobody sees them before [`Self::publish_stored`], so that
     /// several segments can be stored at once; what the draft says about the segment before it does not matter yet.
-    pub fn store_segment(&self, draft: &SegmentDraft, plain: &mut dyn Read) -> Result<StoredSegment, ArchiveError> {
+    pub fn store_segment(
+        &self,
+        draft: &SegmentDraft,
+        plain: &mut dyn Read,
+        compression: Compression,
+    ) -> Result<StoredSegment, ArchiveError> {
         // What could not be read back is refused before anything is stored.
         draft.outline().encode(&self.repository.id)?;
-        let (plain_sha256, objects) = Pieces::new(self, draft.stretch()).store(plain)?;
-        Ok(StoredSegment { plain_sha256, objects })
+        let Stored { sha256, objects, waited_for_the_store } =
+            Pieces::new(self, draft.stretch(), compression).store(plain)?;
+        Ok(StoredSegment { plain_sha256: sha256, objects, waited_for_the_store })
     }
 
     /// Publishes a segment whose objects are stored; like [`Self::publish_segment`].

@@ -20,6 +20,7 @@ use super::spool::Stretch;
 use super::standing::Standing;
 use super::tip::Tip;
 use crate::archive::{Archive, ArchiveError, SegmentDraft, StoredSegment};
+use crate::seal::Compression;
 use crate::source::Retry;
 
 /// With so many segments waiting for the store, age is no reason to cut another: they get larger instead of more.
@@ -79,6 +80,10 @@ pub(super) struct Publisher {
     /// Those that are worked on, in order.
     flights: VecDeque<Flight>,
     flights_max: usize,
+    /// Whether segments come faster than they are sealed.
+    catching_up: bool,
+    /// Whether the store, and not sealing, took most of the time of the last segment.
+    store_is_slower: bool,
     index: Index,
     running: JoinSet<Done>,
     backoff: Backoff,
@@ -96,6 +101,8 @@ impl Publisher {
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
             flights_max: available_parallelism().map_or(1, |cores| cores.get().min(FLIGHTS_MAX)),
+            catching_up: false,
+            store_is_slower: false,
             index,
             running: JoinSet::new(),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),
@@ -179,6 +186,7 @@ impl Publisher {
                     };
                     match result {
                         Ok(stored) => {
+                            self.store_is_slower = stored.waited_for_the_store;
                             flight.stage = Stage::Stored(stored);
                             continue;
                         }
@@ -230,6 +238,9 @@ impl Publisher {
     /// Starts what can be done now. While the store refuses, one segment is enough to try it with.
     fn start(&mut self) {
         let flights_max = if self.is_blocked() { 1 } else { self.flights_max };
+        // From the moment when one is cut before the one before it is done, until nothing is left.
+        let unpublished = self.flights.len() + self.waiting.len();
+        self.catching_up = unpublished > 1 || (self.catching_up && unpublished > 0);
         while self.flights.len() < flights_max
             && let Some(job) = self.waiting.pop_front()
         {
@@ -270,11 +281,14 @@ impl Publisher {
         let Some(flight) = self.flights.get_mut(index).filter(|flight| flight.stage == Stage::Spooled) else { return };
         flight.stage = Stage::Storing;
         let (archive, draft, stretch) = (self.archive.clone(), flight.draft.clone(), Arc::clone(&flight.job.stretch));
+        // Smaller objects are worth the time as long as it is the store that everything waits for.
+        let is_hurried = self.catching_up && !self.store_is_slower;
+        let compression = if is_hurried { Compression::Fast } else { Compression::Regular };
         self.running.spawn_blocking(move || {
             let stored = stretch
                 .read(draft.start, draft.end)
                 .map_err(|source| ArchiveError::Read { object: format!("spool of {}", draft.binlog), source })
-                .and_then(|mut plain| archive.store_segment(&draft, &mut plain));
+                .and_then(|mut plain| archive.store_segment(&draft, &mut plain, compression));
             Done::Stored(draft.sequence, stored.map_err(CaptureError::from))
         });
     }

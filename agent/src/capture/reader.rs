@@ -1,7 +1,7 @@
 //! Reads the stream ahead of the pipeline, within a limit of bytes.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use highwater_binlog::BinlogName;
@@ -24,6 +24,9 @@ const AHEAD_BATCHES: usize = 64;
 /// How often files are looked at for more.
 const POLL: Duration = Duration::from_millis(200);
 
+/// Buffers that wait to be used again.
+const SPARE_BUFFERS: usize = 16;
+
 /// Events that arrived together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -33,7 +36,12 @@ pub(super) struct Batch {
     pub(super) events: Vec<Received>,
     /// Its share of what may be read ahead.
     _permit: Option<OwnedSemaphorePermit>,
+    spares: Spares,
 }
+
+/// Buffers of batches that nobody needs any more: memory that the system has to clear first costs more than a copy.
+#[derive(Debug, Clone, Default)]
+struct Spares(Arc<Mutex<Vec<Vec<u8>>>>);
 
 /// What stands in a batch.
 #[derive(Debug)]
@@ -94,8 +102,9 @@ pub(super) fn start(stream: Stream, tasks: &mut JoinSet<()>) -> mpsc::Receiver<I
 /// Reads until the stream ends or nobody listens any more.
 async fn read(mut stream: BinlogStream, to: mpsc::Sender<Incoming>) {
     let budget = Arc::new(Semaphore::new(usize::try_from(AHEAD_BYTES).unwrap_or(usize::MAX)));
+    let spares = Spares::default();
     loop {
-        let mut batch = Batch::default();
+        let mut batch = spares.batch();
         let end = fill(&mut stream, &mut batch).await;
         if !batch.events.is_empty() {
             let share = u32::try_from(batch.bytes.len()).unwrap_or(AHEAD_BYTES).min(AHEAD_BYTES);
@@ -115,9 +124,10 @@ async fn read(mut stream: BinlogStream, to: mpsc::Sender<Incoming>) {
 /// Reads files until they cannot be read on, nobody listens any more, or, unless more is to be waited for, they end.
 fn read_files(mut stream: FileStream, follow: bool, to: &mpsc::Sender<Incoming>) {
     let budget = Arc::new(Semaphore::new(usize::try_from(AHEAD_BYTES).unwrap_or(usize::MAX)));
+    let spares = Spares::default();
     let mut is_caught_up = false;
     while !to.is_closed() {
-        let mut batch = Batch::default();
+        let mut batch = spares.batch();
         let step = stream.advance(&mut |item| batch.take(item));
         if matches!(step, Ok(FileStep::Idle)) && !is_caught_up {
             batch.events.push(Received::CaughtUp);
@@ -156,6 +166,29 @@ impl Batch {
                 Received::Stored { range: start..self.bytes.len(), offset }
             }
         });
+    }
+}
+
+impl Spares {
+    /// An empty batch, with one of them if there is any.
+    fn batch(&self) -> Batch {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        Batch { bytes, events: Vec::new(), _permit: None, spares: self.clone() }
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One huge event does not stay for good.
+        if spares.len() < SPARE_BUFFERS && buffer.capacity() <= 2 * BATCH_BYTES {
+            buffer.clear();
+            spares.push(buffer);
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.spares.give(std::mem::take(&mut self.bytes));
     }
 }
 

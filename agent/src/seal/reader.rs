@@ -204,11 +204,11 @@ impl Read for Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::{NewIdentity, Recipients, SealWriter};
+    use crate::seal::{Compression, NewIdentity, Recipients, SealWriter};
     use std::io::{Cursor, Write};
 
     fn seal(plain: &[u8], recipients: &Recipients) -> (Vec<u8>, ObjectFacts) {
-        let mut writer = SealWriter::new(Vec::new(), recipients).unwrap();
+        let mut writer = SealWriter::new(Vec::new(), recipients, Compression::Regular).unwrap();
         writer.write_all(plain).unwrap();
         writer.finish().unwrap()
     }

@@ -1,6 +1,6 @@
 //! The sealing writer.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Read, Write};
 
 use age::stream::StreamWriter;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -9,19 +9,41 @@ use zstd::bulk::Compressor;
 use zstd::zstd_safe::compress_bound;
 
 use super::Recipients;
+use crate::fsync::WriteError;
 
-/// The fastest of the regular levels. Level 3 makes binlogs 4 % smaller and takes twice the time.
-const ZSTD_LEVEL: i32 = 1;
+/// How hard zstd tries. What reads it back does not notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// For what comes as it is written.
+    #[default]
+    Regular,
+    /// For a backlog: in three quarters of the time, and binlogs get 12 % larger.
+    Fast,
+}
+
+impl Compression {
+    fn zstd_level(self) -> i32 {
+        match self {
+            // Level 3 makes binlogs 4 % smaller and takes twice the time.
+            Self::Regular => 1,
+            Self::Fast => -5,
+        }
+    }
+}
 
 /// Plain bytes of a frame. Each is compressed in one go, out of the buffer it was collected in: zstd's streaming copies
 /// everything into a ring first, and searches a ring at two thirds of the speed.
 const FRAME_BYTES: usize = 2 << 20;
 
+/// Bytes read and digested in one go, so that they are still in the processor's cache.
+const READ_BYTES: usize = 256 << 10;
+
 /// Compresses and seals what is written to it, and measures both sides.
 pub struct SealWriter<W: Write> {
     plain: Tally,
-    /// Bytes of the frame that is being collected: never full.
-    frame: Vec<u8>,
+    /// The frame that is being collected, and how much of it there is: never all.
+    frame: Box<[u8]>,
+    filled: usize,
     compressed: Vec<u8>,
     compressor: Compressor<'static>,
     frames: u64,
@@ -33,7 +55,7 @@ impl<W: Write> SealWriter<W> {
     ///
     /// # Errors
     /// Those of `inner`.
-    pub fn new(inner: W, recipients: &Recipients) -> io::Result<Self> {
+    pub fn new(inner: W, recipients: &Recipients, compression: Compression) -> io::Result<Self> {
         let measured = Measured { inner, tally: Tally::default() };
         let layer = if recipients.is_empty() {
             Layer::Plain(measured)
@@ -41,10 +63,10 @@ impl<W: Write> SealWriter<W> {
             let encryptor = age::Encryptor::with_recipients(recipients.iter()).map_err(io::Error::other)?;
             Layer::Age(encryptor.wrap_output(measured)?)
         };
-        let mut compressor = Compressor::new(ZSTD_LEVEL)?;
+        let mut compressor = Compressor::new(compression.zstd_level())?;
         compressor.include_checksum(true)?;
-        let (frame, compressed) = (Vec::new(), Vec::new());
-        Ok(Self { plain: Tally::default(), frame, compressed, compressor, frames: 0, layer })
+        let (frame, compressed) = (vec![0; FRAME_BYTES].into_boxed_slice(), Vec::new());
+        Ok(Self { plain: Tally::default(), frame, filled: 0, compressed, compressor, frames: 0, layer })
     }
 
     /// How many plain bytes were written so far.
@@ -53,12 +75,31 @@ impl<W: Write> SealWriter<W> {
         self.plain.size
     }
 
+    /// Seals the next bytes of `source`, at most `most`, and returns how many it had.
+    pub fn read_from(&mut self, source: &mut dyn Read, most: u64) -> Result<u64, WriteError> {
+        let mut left = most;
+        while left > 0 {
+            let room = self.frame.get_mut(self.filled..).unwrap_or_default();
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(room.len()).min(READ_BYTES);
+            let count = match source.read(&mut room[..want]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.map_err(WriteError::Body)?,
+            };
+            if count == 0 {
+                break;
+            }
+            self.collected(count).map_err(WriteError::File)?;
+            left -= count as u64;
+        }
+        Ok(most - left)
+    }
+
     /// Writes the end marks of both layers, without which the object does not open.
     ///
     /// # Errors
     /// Those of `inner`.
     pub fn finish(mut self) -> io::Result<(W, ObjectFacts)> {
-        if !self.frame.is_empty() || self.frames == 0 {
+        if self.filled > 0 || self.frames == 0 {
             self.end_frame()?;
         }
         let (Measured { mut inner, tally }, sealing) = match self.layer {
@@ -71,11 +112,20 @@ impl<W: Write> SealWriter<W> {
         Ok((inner, ObjectFacts { plain_size, plain_sha256, stored_size, stored_sha256, sealing }))
     }
 
+    /// Takes bytes into account that stand in the frame behind those that were there.
+    fn collected(&mut self, count: usize) -> io::Result<()> {
+        let end = self.filled + count;
+        self.plain.add(&self.frame[self.filled..end]);
+        self.filled = end;
+        if end == FRAME_BYTES { self.end_frame() } else { Ok(()) }
+    }
+
     fn end_frame(&mut self) -> io::Result<()> {
+        let frame = &self.frame[..self.filled];
         self.compressed.clear();
-        self.compressed.reserve(compress_bound(self.frame.len()));
-        self.compressor.compress_to_buffer(&self.frame, &mut self.compressed)?;
-        self.frame.clear();
+        self.compressed.reserve(compress_bound(frame.len()));
+        self.compressor.compress_to_buffer(frame, &mut self.compressed)?;
+        self.filled = 0;
         self.frames += 1;
         self.layer.write_all(&self.compressed)
     }
@@ -83,18 +133,14 @@ impl<W: Write> SealWriter<W> {
 
 impl<W: Write> Write for SealWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(FRAME_BYTES - self.frame.len());
-        let bytes = &bytes[..count];
-        self.frame.extend_from_slice(bytes);
-        self.plain.add(bytes);
-        if self.frame.len() == FRAME_BYTES {
-            self.end_frame()?;
-        }
+        let count = bytes.len().min(FRAME_BYTES - self.filled);
+        self.frame[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
+        self.collected(count)?;
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if !self.frame.is_empty() {
+        if self.filled > 0 {
             self.end_frame()?;
         }
         self.layer.flush()
@@ -178,7 +224,7 @@ mod tests {
     #[test]
     fn what_one_frame_cannot_hold_is_in_several_that_decode_as_one() {
         let plain: Vec<u8> = (0..FRAME_BYTES + 3).map(|i| (i % 251) as u8).collect();
-        let mut writer = SealWriter::new(Vec::new(), &Recipients::default()).unwrap();
+        let mut writer = SealWriter::new(Vec::new(), &Recipients::default(), Compression::Regular).unwrap();
         for part in plain.chunks(1_000_003) {
             writer.write_all(part).unwrap();
         }
@@ -190,8 +236,39 @@ mod tests {
     }
 
     #[test]
+    fn as_much_is_read_as_was_asked_for_or_as_there_is() {
+        let plain: Vec<u8> = (0..FRAME_BYTES + 7).map(|i| (i % 249) as u8).collect();
+        for compression in [Compression::Regular, Compression::Fast] {
+            let mut writer = SealWriter::new(Vec::new(), &Recipients::default(), compression).unwrap();
+            let mut source = &plain[..];
+            assert_eq!(writer.read_from(&mut source, 5).unwrap(), 5);
+            assert_eq!(writer.read_from(&mut source, u64::MAX).unwrap(), plain.len() as u64 - 5);
+            let (stored, facts) = writer.finish().unwrap();
+            assert_eq!(facts.plain_size, plain.len() as u64);
+            assert_eq!(zstd::stream::decode_all(&stored[..]).unwrap(), plain);
+        }
+    }
+
+    #[test]
+    fn a_failure_tells_its_side() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("body"))
+            }
+        }
+        let mut writer = SealWriter::new(Vec::new(), &Recipients::default(), Compression::Regular).unwrap();
+        assert!(matches!(writer.read_from(&mut Broken, 1), Err(WriteError::Body(_))));
+        let full = &mut [0u8; 4][..];
+        let mut writer = SealWriter::new(full, &Recipients::default(), Compression::Regular).unwrap();
+        let frame = vec![7; FRAME_BYTES];
+        assert!(matches!(writer.read_from(&mut &frame[..], u64::MAX), Err(WriteError::File(_))));
+    }
+
+    #[test]
     fn nothing_is_a_frame_too() {
-        let (stored, facts) = SealWriter::new(Vec::new(), &Recipients::default()).unwrap().finish().unwrap();
+        let (stored, facts) =
+            SealWriter::new(Vec::new(), &Recipients::default(), Compression::Regular).unwrap().finish().unwrap();
         assert_eq!((facts.plain_size, facts.stored_size), (0, stored.len() as u64));
         assert_eq!(zstd::stream::decode_all(&stored[..]).unwrap(), b"");
         assert!(!stored.is_empty());

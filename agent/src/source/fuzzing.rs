@@ -50,10 +50,16 @@ pub(crate) fn stream(bytes: &[u8]) {
     for mut prefix in [Prefix::Undecided, Prefix::Absent] {
         let mut io = PacketIo::new(bytes);
         let mut packet = Vec::new();
-        while let Some(Ok(())) = io.read_within(&mut packet, LIMIT, announced_len).now_or_never() {
-            match Content::of(&packet, &mut prefix) {
+        loop {
+            let packet = if io.has_packet() {
+                io.take_arrived().unwrap_or_default()
+            } else {
+                let Some(Ok(())) = io.read_within(&mut packet, LIMIT, announced_len).now_or_never() else { break };
+                &packet
+            };
+            match Content::of(packet, &mut prefix) {
                 Content::Event(event) => assert!(event.bytes.len() < packet.len()),
-                Content::Error => error_packet(&packet),
+                Content::Error => error_packet(packet),
                 Content::End | Content::Broken(_) => break,
             }
         }

@@ -1,9 +1,12 @@
 //! MySQL's packets: a 3-byte length, a sequence number, a payload; 16 MiB - 1 and more are split.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 /// Length of a packet's header.
@@ -12,23 +15,33 @@ const HEADER_LEN: usize = 4;
 /// A payload of this length is continued by the next packet (`MAX_PACKET_LENGTH` in `sql-common/net_serv.cc`).
 const SPLIT_LEN: usize = 0xff_ffff;
 
-/// Most bytes of a packet read in one go, so that a length is believed only as far as bytes arrive.
-const READ_STEP: usize = 256 << 10;
+/// Most bytes that are read before they are asked for. A length is believed only as far as bytes arrive.
+const BUFFER_LEN: usize = 256 << 10;
 
 /// A stream of packets.
 #[derive(Debug)]
 pub(super) struct PacketIo<S> {
-    stream: BufReader<S>,
+    stream: S,
+    buffer: Buffer,
     /// The sequence number the next packet we write has.
     sequence: u8,
     /// How long nothing may arrive while we wait for something.
     silence_max: Option<Duration>,
 }
 
-impl<S: AsyncRead> PacketIo<S> {
+/// Bytes that have arrived and were not asked for yet.
+#[derive(Debug)]
+struct Buffer {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl<S> PacketIo<S> {
     /// Over `stream`, from a command's first packet on.
     pub(super) fn new(stream: S) -> Self {
-        Self { stream: BufReader::with_capacity(256 << 10, stream), sequence: 0, silence_max: None }
+        let buffer = Buffer { bytes: vec![0; BUFFER_LEN].into_boxed_slice(), start: 0, end: 0 };
+        Self { stream, buffer, sequence: 0, silence_max: None }
     }
 
     /// Like `new`, after `sequence - 1` was the last packet of either side.
@@ -49,12 +62,26 @@ impl<S: AsyncRead> PacketIo<S> {
     /// The stream, to change what is below it. `None` when the peer sent more than it was asked for: what came in the
     /// clear must not be taken for what TLS protects.
     pub(super) fn into_quiet_stream(self) -> Option<S> {
-        self.stream.buffer().is_empty().then(|| self.stream.into_inner())
+        self.buffer.arrived().is_empty().then_some(self.stream)
     }
 
     /// What is below.
     pub(super) fn get_ref(&self) -> &S {
-        self.stream.get_ref()
+        &self.stream
+    }
+
+    /// Whether a whole packet, header and payload, has arrived already: reading it will not wait.
+    pub(super) fn has_packet(&self) -> bool {
+        self.buffer.packet_len().is_some()
+    }
+
+    /// The payload of the next packet, if all of it has arrived and no other packet continues it: nothing is copied.
+    pub(super) fn take_arrived(&mut self) -> Option<&[u8]> {
+        let len = self.buffer.packet_len()?;
+        let packet = self.buffer.take(HEADER_LEN + len);
+        let (header, payload) = packet.split_at(HEADER_LEN);
+        self.sequence = header.last().map_or(0, |sequence| sequence.wrapping_add(1));
+        Some(payload)
     }
 }
 
@@ -74,11 +101,14 @@ impl<S: AsyncRead + Unpin> PacketIo<S> {
         payload.clear();
         loop {
             let limit = if payload.is_empty() { limit } else { limit.min(announced(payload)) };
+            while self.buffer.arrived().len() < HEADER_LEN {
+                self.receive().await?;
+            }
             let mut header = [0u8; HEADER_LEN];
-            self.fill(&mut header).await?;
+            header.copy_from_slice(self.buffer.take(HEADER_LEN));
             let [a, b, c, sequence] = header;
             self.sequence = sequence.wrapping_add(1);
-            let mut remaining = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
+            let mut remaining = payload_len(a, b, c);
             let last = remaining < SPLIT_LEN;
             if payload.len().saturating_add(remaining) > limit {
                 return Err(io::Error::new(
@@ -87,11 +117,12 @@ impl<S: AsyncRead + Unpin> PacketIo<S> {
                 ));
             }
             while remaining > 0 {
-                let step = remaining.min(READ_STEP);
-                let from = payload.len();
-                payload.resize(from + step, 0);
-                self.fill(&mut payload[from..]).await?;
-                remaining -= step;
+                let part = remaining.min(self.buffer.arrived().len());
+                payload.extend_from_slice(self.buffer.take(part));
+                remaining -= part;
+                if remaining > 0 {
+                    self.receive().await?;
+                }
             }
             if last {
                 return Ok(());
@@ -99,24 +130,65 @@ impl<S: AsyncRead + Unpin> PacketIo<S> {
         }
     }
 
-    async fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+    /// Waits until more has arrived, and takes as much of it as there is and the buffer holds.
+    async fn receive(&mut self) -> io::Result<()> {
+        let Self { stream, buffer, .. } = self;
+        let received = poll_fn(|context| buffer.poll_fill(Pin::new(&mut *stream), context));
         match self.silence_max {
-            None => self.stream.read_exact(bytes).await?,
-            Some(limit) => timeout(limit, self.stream.read_exact(bytes)).await??,
-        };
-        Ok(())
-    }
-
-    /// Whether a whole packet, header and payload, has arrived already: reading it will not wait.
-    pub(super) fn has_packet(&self) -> bool {
-        match self.stream.buffer() {
-            [a, b, c, _, payload @ ..] => {
-                let len = usize::from(*a) | usize::from(*b) << 8 | usize::from(*c) << 16;
-                len < SPLIT_LEN && payload.len() >= len
-            }
-            _ => false,
+            None => received.await,
+            Some(limit) => timeout(limit, received).await?,
         }
     }
+}
+
+impl Buffer {
+    fn arrived(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Length of the first packet's payload, if all of it is here.
+    fn packet_len(&self) -> Option<usize> {
+        match self.arrived() {
+            [a, b, c, _, payload @ ..] => {
+                let len = payload_len(*a, *b, *c);
+                (len < SPLIT_LEN && payload.len() >= len).then_some(len)
+            }
+            _ => None,
+        }
+    }
+
+    /// The next `len` bytes, which have arrived.
+    fn take(&mut self, len: usize) -> &[u8] {
+        let from = self.start;
+        self.start += len;
+        &self.bytes[from..self.start]
+    }
+
+    /// Reads until nothing more is there, or no room: TLS hands out no more than a record at a time.
+    fn poll_fill<S: AsyncRead>(&mut self, mut stream: Pin<&mut S>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.bytes.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let before = self.end;
+        while self.end < self.bytes.len() {
+            let mut room = ReadBuf::new(&mut self.bytes[self.end..]);
+            match stream.as_mut().poll_read(context, &mut room) {
+                // What came first is handed out first; then this is found again.
+                Poll::Pending | Poll::Ready(Err(_)) if self.end > before => break,
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => match room.filled().len() {
+                    0 if self.end > before => break,
+                    0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                    count => self.end += count,
+                },
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn payload_len(a: u8, b: u8, c: u8) -> usize {
+    usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> PacketIo<S> {
@@ -188,7 +260,7 @@ mod tests {
         let mut got = Vec::new();
         let error = PacketIo::new(ours).read(&mut got, 1 << 30).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(got.capacity() <= READ_STEP, "{}", got.capacity());
+        assert!(got.capacity() <= BUFFER_LEN, "{}", got.capacity());
     }
 
     #[tokio::test]
@@ -200,6 +272,22 @@ mod tests {
         let mut io = PacketIo::new(wire.as_slice());
         let error = io.read_within(&mut got, 1 << 30, |_| SPLIT_LEN + 5).await.unwrap_err();
         assert_eq!((error.kind(), got.len()), (io::ErrorKind::InvalidData, SPLIT_LEN));
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_whole_is_taken_without_waiting() {
+        let (mut peer, ours) = tokio::io::duplex(64);
+        peer.write_all(&[1, 0, 0, 0, 8, 2, 0, 0, 1, 9, 9, 3, 0, 0, 2, 7]).await.unwrap();
+        let mut io = PacketIo::new(ours);
+        assert_eq!(io.take_arrived(), None);
+        let mut got = Vec::new();
+        io.read(&mut got, 10).await.unwrap();
+        assert_eq!(got, [8]);
+        assert_eq!(io.take_arrived(), Some(&[9, 9][..]));
+        assert_eq!((io.sequence(), io.take_arrived()), (2, None));
+        peer.write_all(&[7, 7]).await.unwrap();
+        io.read(&mut got, 10).await.unwrap();
+        assert_eq!((got.as_slice(), io.sequence()), (&[7, 7, 7][..], 3));
     }
 
     #[tokio::test]

@@ -102,19 +102,24 @@ impl BinlogStream {
 
     /// The next event; `None` when the source says that it has no more to send. Not cancel safe.
     pub async fn next(&mut self) -> Result<Option<StreamEvent<'_>>, ServerError> {
-        let limit = usize::try_from(EVENT_PACKET_LEN_MAX).unwrap_or(usize::MAX);
-        self.packet.clear();
-        self.packet.shrink_to(PACKET_KEPT);
         // Packet numbers start again after an acknowledgement: their order says nothing.
-        let read = self.io.read_within(&mut self.packet, limit, announced_len).await;
-        read.map_err(|source| match source.kind() {
-            io::ErrorKind::TimedOut => silent(&self.address, self.silence_max),
-            _ => lost(&self.address, source),
-        })?;
-        match Content::of(&self.packet, &mut self.prefix) {
+        let packet = if self.io.has_packet() {
+            self.io.take_arrived().unwrap_or_default()
+        } else {
+            let limit = usize::try_from(EVENT_PACKET_LEN_MAX).unwrap_or(usize::MAX);
+            self.packet.clear();
+            self.packet.shrink_to(PACKET_KEPT);
+            let read = self.io.read_within(&mut self.packet, limit, announced_len).await;
+            read.map_err(|source| match source.kind() {
+                io::ErrorKind::TimedOut => silent(&self.address, self.silence_max),
+                _ => lost(&self.address, source),
+            })?;
+            &self.packet
+        };
+        match Content::of(packet, &mut self.prefix) {
             Content::Event(event) => Ok(Some(event)),
             Content::End => Ok(None),
-            Content::Error => Err(server_error(&self.packet, &self.address, &self.user, "read the binlog stream")),
+            Content::Error => Err(server_error(packet, &self.address, &self.user, "read the binlog stream")),
             Content::Broken(what) => {
                 Err(ServerError::Protocol { address: self.address.clone(), what: what.to_owned() })
             }

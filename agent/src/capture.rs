@@ -31,6 +31,7 @@ pub use follower::{Cut, Effect, Follower, StreamError};
 pub use index::Index;
 pub use keys::{KeyBackupError, back_up as back_up_keys, watch as watch_keys};
 pub use progress::Progress;
+pub(crate) use publisher::chain;
 pub use report::{AgentReport, AgentState};
 pub use salvage::{SalvageEnd, SalvagePlan, SalvagedBinlog};
 pub use standing::{BrokenTimeline, Standing};
@@ -194,6 +195,15 @@ impl Capture {
     #[must_use]
     pub fn index(&self) -> Index {
         self.index.clone()
+    }
+
+    /// The disk that binlogs are read from; none when servers send them.
+    #[must_use]
+    pub fn disk(&self) -> Option<Arc<ServerFiles>> {
+        self.places.iter().find_map(|place| match place {
+            Place::Files(files) => Some(Arc::clone(files)),
+            Place::Server(_) => None,
+        })
     }
 
     /// Tells when the source and the timeline are known.

@@ -185,6 +185,7 @@ Examples:
   highwater salvage --datadir /mnt/dead/var/lib/mysql --dry-run    what would be taken?
   highwater salvage --datadir /mnt/dead/var/lib/mysql              take it; then: restore --to latest
   highwater salvage --datadir /mnt/dead/var/lib/mysql --keyring /mnt/keys/component_keyring_file
+  highwater salvage --datadir /var/lib/mysql --keep-encrypted      and the encrypted files as they are
 
 The disk must continue the archive's newest timeline: GTID sets and the last captured bytes
 decide, and nothing is taken across a gap, from a fork or from another server. Everything is
@@ -208,6 +209,9 @@ pub struct SalvageArgs {
     /// A keyring that opens encrypted binlogs, beside those that the data folder leads to; may be repeated
     #[arg(long, value_name = "PATH")]
     pub keyring: Vec<PathBuf>,
+    /// Keep closed encrypted binlogs as they are, too: `highwater binlogs` gives them back
+    #[arg(long)]
+    pub keep_encrypted: bool,
     /// Only say what would be taken
     #[arg(long)]
     pub dry_run: bool,

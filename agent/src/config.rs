@@ -119,6 +119,8 @@ pub struct CaptureConfig {
     pub datadir: Option<PathBuf>,
     /// The index of its binlogs, where that is not the only one in the data folder.
     pub binlog_index: Option<PathBuf>,
+    /// Whether encrypted binlogs are kept as they are, too, when the source has closed them; for `source = "files"`.
+    pub keep_encrypted: bool,
     /// When a semi-synchronous source is told that we have a transaction.
     pub ack: AckPolicy,
     /// The source is not read on while the spool has this many bytes and the store takes none. At least 64 MiB.
@@ -165,6 +167,7 @@ impl Default for CaptureConfig {
             source: CaptureFrom::Replication,
             datadir: None,
             binlog_index: None,
+            keep_encrypted: false,
             ack: AckPolicy::Off,
             spool_bytes_max: 16 << 30,
             spool_keyring: None,

@@ -6,6 +6,7 @@
 
 mod error;
 mod give;
+mod keeper;
 mod open;
 mod passwords;
 mod proof;
@@ -13,6 +14,8 @@ mod take;
 
 pub use error::KeepError;
 pub use give::{GivenFiles, give};
+pub use keeper::Keeper;
+pub use open::KeysOf;
 pub use passwords::KeptKeys;
 pub use proof::{BodyFacts, BodyProof, ProofError, prove_kept};
-pub use take::{Kept, keep};
+pub use take::{Kept, Wanted, keep, survey};

@@ -16,8 +16,12 @@ use highwater::store::DirectoryStore;
 use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader};
 use highwater_catalog::{Micros, Sha256Digest};
 use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, Keyring};
-use highwater_tests::{Finished, Installation, MysqlServer, Programs, Workload, Writer, mysql_program};
+use highwater_tests::{Finished, Installation, MysqlServer, Programs, Protected, Workload, Writer, mysql_program};
+use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
+
+/// How long an agent may take to keep a file.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A server with several closed binlogs, under several master keys, and where they are kept.
 struct Bed {
@@ -60,7 +64,14 @@ impl Bed {
     fn keep(&self, keyring: &Path) -> Result<Result<Kept, KeepError>> {
         let archive = self.archive()?;
         let server = self.server.uuid()?.parse()?;
-        Ok(keep(&archive, server, &|| keys(keyring), &self.paths()?, &archive.inventory()?.files))
+        Ok(keep(
+            &archive,
+            server,
+            &|| keys(keyring),
+            &self.paths()?,
+            &archive.inventory()?.files,
+            &ProgressBar::hidden(),
+        ))
     }
 
     /// All binlogs, the open one last.
@@ -424,7 +435,7 @@ fn a_damaged_file_is_not_kept_and_the_others_are() -> Result<()> {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&paths[1], bytes)?;
-    let kept = keep(&archive, server, &|| keys(&keyring), &paths, &[])?;
+    let kept = keep(&archive, server, &|| keys(&keyring), &paths, &[], &ProgressBar::hidden())?;
     let [damaged] = kept.damaged.as_slice() else { anyhow::bail!("{kept:?}") };
     ensure!(damaged.to_string() == "binlog.000002 is damaged" && damaged.exit().code() == 4, "{damaged:?}");
     ensure!(kept.files.len() == paths.len() - 2 && kept.open.len() == 1, "{kept:?}");
@@ -474,6 +485,126 @@ fn no_key_is_in_any_output_log_or_object() -> Result<()> {
                 || bytes.windows(64).any(|window| window.eq_ignore_ascii_case(hex.as_bytes()));
             ensure!(!found, "a key is in {}", path.display());
         }
+    }
+    Ok(())
+}
+
+/// A dead server's disk, an archive that goes on in it, and the bytes of its closed files.
+fn left_behind() -> Result<(Protected, BTreeMap<String, Vec<u8>>)> {
+    let source = MysqlServer::builder().start()?;
+    Workload::create(&source)?;
+    let mut site = Protected::of(source, |_| Ok(()))?;
+    site.settle()?;
+    for statement in ["FLUSH BINARY LOGS", "ALTER INSTANCE ROTATE BINLOG MASTER KEY", "FLUSH BINARY LOGS"] {
+        site.source
+            .sql(&format!("CREATE DATABASE d{}; {statement}", statement.len() + site.source.binlogs()?.len()))?;
+    }
+    let originals = site.source.remote_binlogs()?;
+    site.source.kill()?;
+    Ok((site, originals))
+}
+
+fn salvage(site: &Protected, more: &[&str]) -> Result<(Finished, serde_json::Value)> {
+    let datadir = site.source.data().display().to_string();
+    let finished = site.highwater.run(&[&["--json", "salvage", "--datadir", &datadir], more].concat())?;
+    let said = serde_json::from_slice(&finished.stdout).unwrap_or_default();
+    Ok((finished, said))
+}
+
+#[test]
+fn salvage_keeps_the_encrypted_files_of_a_dead_server() -> Result<()> {
+    let (site, originals) = left_behind()?;
+    let closed = originals.len() - 1;
+    let store = site.highwater.store();
+    let before = contents(&store)?;
+
+    // Without its keyring nothing is published.
+    let away = site.highwater.folder().join("away");
+    fs::rename(site.source.keyring(), &away)?;
+    let (refused, _) = salvage(&site, &["--keep-encrypted"])?;
+    ensure!(refused.code == Some(3), "{:?} {}", refused.code, refused.stderr);
+    ensure!(contents(&store)? == before, "something was published without a key");
+    fs::rename(&away, site.source.keyring())?;
+
+    let (planned, plan) = salvage(&site, &["--keep-encrypted", "--dry-run"])?;
+    planned.success()?;
+    ensure!(plan["kept"]["would_keep"].as_array().map(Vec::len) == Some(closed), "{plan}");
+    ensure!(contents(&store)? == before, "a dry run wrote something");
+    let (taken, said) = salvage(&site, &[])?;
+    taken.success()?;
+    ensure!(said["kept"].is_null() && said["transactions"].as_u64() > Some(0), "{said}");
+    ensure!(site.highwater.json(&["list", "files"])? == serde_json::json!([]), "kept without being asked");
+
+    // Killed when the first file's objects are stored and its manifest is not, and when it is.
+    for (place, kept) in [("manifest.before", 0), ("manifest.after", 1)] {
+        let datadir = site.source.data().display().to_string();
+        let arguments = ["salvage", "--datadir", &datadir, "--keep-encrypted"];
+        let mut command = site.highwater.programs().highwater(&site.highwater.config(), &arguments);
+        let killed = Finished::run(command.env("FAILPOINTS", format!("{place}=return")))?;
+        ensure!(killed.code.is_none(), "{place}: {:?} {}", killed.code, killed.stderr);
+        let listed = site.highwater.json(&["list", "files"])?;
+        ensure!(listed.as_array().map(Vec::len) == Some(kept), "{place}: {listed}");
+        site.highwater.run(&["verify"])?.success()?;
+    }
+    let (finished, said) = salvage(&site, &["--keep-encrypted"])?;
+    finished.success()?;
+    ensure!(said["kept"]["files"].as_array().map(Vec::len) == Some(closed - 1), "{said}");
+    ensure!(said["kept"]["known"] == 1 && said["kept"]["open"].as_array().map(Vec::len) == Some(1), "{said}");
+    let before = contents(&store)?;
+    let (again, said) = salvage(&site, &["--keep-encrypted"])?;
+    again.success()?;
+    ensure!(said["kept"]["known"] == closed && contents(&store)? == before, "the second time: {said}");
+
+    fs::remove_dir_all(site.source.data())?;
+    fs::remove_file(site.source.keyring())?;
+    fs::remove_dir_all(site.highwater.state())?;
+    let given = site.highwater.folder().join("given");
+    site.highwater.run(&["binlogs", "--output-dir", &given.display().to_string()])?.success()?;
+    let target = serve(&given)?;
+    for name in originals.keys().take(closed) {
+        ensure!(target.remote_binlog(name)? == originals[name], "the server sends another {name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_agent_beside_the_server_keeps_each_file_when_it_is_closed() -> Result<()> {
+    let source = MysqlServer::builder().start()?;
+    Workload::create(&source)?;
+    let datadir = source.data().display().to_string();
+    let mut site = Protected::of(source, |highwater| {
+        let lines = format!("source = \"files\"\ndatadir = \"{datadir}\"\nkeep_encrypted = true");
+        highwater.configure("capture", &lines)
+    })?;
+    let wait_for = |site: &mut Protected, count: usize| {
+        let Protected { highwater, agent, .. } = site;
+        highwater.wait_until("kept file", LIMIT, agent, |highwater| {
+            let listed = highwater.json(&["list", "files"])?;
+            Ok(listed.as_array().is_some_and(|files| files.len() >= count))
+        })
+    };
+    for number in 1..=3 {
+        site.source.sql(&format!("CREATE DATABASE d{number}; FLUSH BINARY LOGS"))?;
+        wait_for(&mut site, number)?;
+    }
+    // Headers are written anew, and the binlog that was open is closed.
+    site.source.sql("ALTER INSTANCE ROTATE BINLOG MASTER KEY")?;
+    wait_for(&mut site, 4)?;
+    site.restart_agent(&[])?;
+    site.source.sql("CREATE DATABASE d4; FLUSH BINARY LOGS")?;
+    wait_for(&mut site, 5)?;
+    let originals = site.source.remote_binlogs()?;
+    site.settle()?;
+    let listed = site.highwater.json(&["list", "files"])?;
+    ensure!(listed.as_array().map(Vec::len) == Some(originals.len() - 1), "{listed}");
+    site.highwater.run(&["verify"])?.success()?;
+
+    let given = site.highwater.folder().join("given");
+    site.highwater.run(&["binlogs", "--output-dir", &given.display().to_string()])?.success()?;
+    for (name, bytes) in originals.iter().take(originals.len() - 1) {
+        let input = given.join(name);
+        let arguments = ["--datadir".as_ref(), given.as_os_str(), input.as_os_str()];
+        ensure!(Programs::find()?.decrypt(arguments)?.success()?.stdout == *bytes, "{name}");
     }
     Ok(())
 }

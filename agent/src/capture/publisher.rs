@@ -314,7 +314,7 @@ impl Publisher {
 }
 
 /// An error with its causes, for a log line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

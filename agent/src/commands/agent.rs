@@ -16,6 +16,7 @@ use crate::archive::Archive;
 use crate::capture::{Capture, CaptureSource, Running, watch_keys};
 use crate::config::{Config, SourceConfig};
 use crate::exit::{Exit, Failure};
+use crate::kept::Keeper;
 use crate::operate::dumps;
 
 /// How long publishing what was received may take after the signal to stop.
@@ -44,6 +45,10 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
         tracing::warn!(
             "no [source] in the configuration: this agent takes no dumps, and nothing is restorable without one"
         );
+    }
+    if let (true, Some(files)) = (config.capture.keep_encrypted, capture.disk()) {
+        let keeper = Keeper::new(archive.clone(), index.clone(), files, inventory.files.clone());
+        tasks.spawn(keeper.watch(background.clone()));
     }
     if !config.keyring.files.is_empty() {
         let (archive, files) = (archive.clone(), config.keyring.files.clone());

@@ -7,45 +7,82 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::list::file_json;
 use super::{Context, blocking_value, interrupted};
-use crate::capture::{Capture, CaptureError, CaptureSource, Discontinuity, SalvageEnd, SalvagePlan};
+use crate::capture::{Capture, CaptureError, CaptureSource, Discontinuity, SalvageEnd, SalvagePlan, chain};
 use crate::cli::SalvageArgs;
 use crate::exit::{Exit, Failure};
+use crate::kept::{KeepError, Keeper, Wanted};
 use crate::render;
 use crate::source::ServerFiles;
 
 /// Runs it.
 pub(super) async fn run(context: Context, args: SalvageArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
     let config = context.config()?;
-    let SalvageArgs { datadir, index, keyring, dry_run } = args;
+    let SalvageArgs { datadir, index, keyring, keep_encrypted, dry_run } = args;
     let shown = datadir.clone();
     let (checking, stopped) = (render::bytes_bar(0, "checking"), stop.clone());
     let surveyed = blocking_value(move || {
         let files = Arc::new(ServerFiles::open(&datadir, index.as_deref(), keyring)?);
         // A dry run writes to no copy either.
         let archive = if dry_run { Context::checked(&config)? } else { Context::writing(&config)? };
-        let (capture, _) = Capture::open(&config, CaptureSource::Files { files, login: None }, archive)?;
+        let source = CaptureSource::Files { files: Arc::clone(&files), login: None };
+        let (capture, inventory) = Capture::open(&config, source, archive.clone())?;
+        let keeper = keep_encrypted.then(|| Keeper::new(archive, capture.index(), files, inventory.files));
         let plan = capture.survey(&stopped, &|read, all| {
             checking.set_length(all);
             checking.set_position(read);
         })?;
         checking.finish_and_clear();
-        anyhow::Ok((capture, plan))
+        anyhow::Ok((capture, keeper, plan))
     });
-    let (capture, plan) = surveyed.await?.map_err(|error| explained(error, &shown))?;
+    let (capture, keeper, plan) = surveyed.await?.map_err(|error| explained(error, &shown))?;
     let plan = plan.ok_or_else(interrupted)?;
-    if dry_run || plan.is_empty() {
-        print(&context, &plan, if dry_run { Outcome::Planned } else { Outcome::Nothing })?;
-        return finish(&plan);
+    let outcome = match (dry_run, plan.is_empty()) {
+        (true, _) => Outcome::Planned,
+        (false, true) => Outcome::Nothing,
+        (false, false) => {
+            let taking = render::bytes_bar(plan.bytes_on_disk, "taking");
+            if !take(capture, &stop, &taking).await.map_err(|error| explained(error, &shown))? {
+                let hint = "what was taken is in the archive or in the spool: run it again, and it goes on there";
+                return Err(interrupted().hint(hint).into());
+            }
+            Outcome::Taken
+        }
+    };
+    let kept = match keeper {
+        Some(keeper) => Some(keep_files(keeper, dry_run, &stop).await),
+        None => None,
+    };
+    // Whatever became of the files, what was taken is told.
+    print(&context, &plan, outcome, kept.as_ref().and_then(|kept| kept.as_ref().ok()))?;
+    finish(&plan)?;
+    kept.map_or(Ok(Exit::Done), |kept| kept_whole(kept?))
+}
+
+/// Keeps the disk's encrypted binlogs, or only says which.
+async fn keep_files(mut keeper: Keeper, dry_run: bool, stop: &CancellationToken) -> anyhow::Result<Wanted> {
+    let bar = render::bytes_bar(0, "keeping");
+    let keeping = blocking_value(move || {
+        if dry_run {
+            return keeper.survey();
+        }
+        let kept = keeper.look(&bar)?;
+        bar.finish_and_clear();
+        Ok(Wanted { kept, ..Wanted::default() })
+    });
+    tokio::select! {
+        kept = keeping => Ok(kept??),
+        () = stop.cancelled() => Err(interrupted().into()),
     }
-    let taking = render::bytes_bar(plan.bytes_on_disk, "taking");
-    let finished = take(capture, &stop, &taking).await.map_err(|error| explained(error, &shown))?;
-    if !finished {
-        let hint = "what was taken is in the archive or in the spool: run it again, and it goes on there";
-        return Err(interrupted().hint(hint).into());
+}
+
+/// A file that cannot be kept is no success.
+fn kept_whole(mut wanted: Wanted) -> anyhow::Result<Exit> {
+    match wanted.kept.damaged.is_empty() {
+        true => Ok(Exit::Done),
+        false => Err(wanted.kept.damaged.swap_remove(0).into()),
     }
-    print(&context, &plan, Outcome::Taken)?;
-    finish(&plan)
 }
 
 async fn take(capture: Capture, stop: &CancellationToken, bar: &ProgressBar) -> anyhow::Result<bool> {
@@ -104,11 +141,55 @@ fn finish(plan: &SalvagePlan) -> anyhow::Result<Exit> {
     }
 }
 
-fn print(context: &Context, plan: &SalvagePlan, outcome: Outcome) -> std::io::Result<()> {
+fn print(context: &Context, plan: &SalvagePlan, outcome: Outcome, kept: Option<&Wanted>) -> std::io::Result<()> {
     if context.json() {
-        return render::print_json(&as_json(plan, outcome));
+        let mut value = as_json(plan, outcome);
+        value["kept"] = kept.map(kept_json).unwrap_or_default();
+        return render::print_json(&value);
     }
-    render::print(&as_text(plan, outcome))
+    render::print(&(as_text(plan, outcome) + &kept.map(kept_text).unwrap_or_default()))
+}
+
+fn kept_json(wanted: &Wanted) -> serde_json::Value {
+    let Wanted { paths, bytes, kept } = wanted;
+    let names = |paths: &[std::path::PathBuf]| -> Vec<String> {
+        paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()
+    };
+    json!({
+        "files": kept.files.iter().map(file_json).collect::<serde_json::Value>(),
+        "would_keep": names(paths),
+        "would_keep_bytes": bytes,
+        "known": kept.known,
+        "not_encrypted": kept.plain,
+        "open": kept.open.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "damaged": kept.damaged.iter().map(chain_text).collect::<Vec<_>>(),
+    })
+}
+
+fn kept_text(wanted: &Wanted) -> String {
+    let Wanted { paths, bytes, kept } = wanted;
+    let mut text = String::new();
+    if !paths.is_empty() {
+        text.push_str(&format!(
+            "would keep {} encrypted binlogs as they are, {}\n",
+            paths.len(),
+            render::bytes(*bytes)
+        ));
+    }
+    for file in &kept.files {
+        text.push_str(&format!("{}  kept as it is, {}\n", file.binlog, render::bytes(file.body_size())));
+    }
+    if paths.is_empty() && kept.files.is_empty() && kept.damaged.is_empty() {
+        text.push_str(&format!("the archive has all {} encrypted binlogs that are closed\n", kept.known));
+    }
+    for error in &kept.damaged {
+        text.push_str(&format!("NOT KEPT  {}\n", chain_text(error)));
+    }
+    text
+}
+
+fn chain_text(error: &KeepError) -> String {
+    chain(error)
 }
 
 fn as_json(plan: &SalvagePlan, outcome: Outcome) -> serde_json::Value {

@@ -143,6 +143,16 @@ impl Config {
             }
             (CaptureFrom::Files, Some(_)) | (CaptureFrom::Replication, None) => {}
         }
+        match (self.capture.keep_encrypted, self.capture.source) {
+            (true, CaptureFrom::Replication) => {
+                return Err(("capture.keep_encrypted", "needs capture.source = \"files\"".to_owned()));
+            }
+            (true, CaptureFrom::Files) if self.seal.recipients.is_empty() => {
+                let what = "needs seal.recipients: the files' passwords are only stored sealed".to_owned();
+                return Err(("capture.keep_encrypted", what));
+            }
+            (true, CaptureFrom::Files) | (false, _) => {}
+        }
         for (index, copy) in self.copies.iter().enumerate() {
             if self.stores().take(index + 1).any(|before| before == copy) {
                 let StoreConfig::Directory { path } = copy;

@@ -4,12 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use highwater_binlog::{BinlogName, EncryptionHeaderError};
-use highwater_catalog::FileRefusal;
+use highwater_catalog::{CatalogError, FileRefusal};
 use highwater_keyring::BundleError;
 
 use super::proof::ProofError;
 use crate::archive::ArchiveError;
 use crate::exit::Exit;
+use crate::source::FilesError;
 
 /// A failure with kept files.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,12 @@ pub enum KeepError {
         #[source]
         source: io::Error,
     },
+    /// The server's disk cannot be read.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// What was published cannot be recorded.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// The archive failed.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -128,7 +135,8 @@ impl KeepError {
                 }
             },
             Self::Archive(error) => error.exit(),
-            Self::Read { .. } | Self::Busy { .. } | Self::Write { .. } => Exit::Failed,
+            Self::Files(error) => error.exit(),
+            Self::Read { .. } | Self::Busy { .. } | Self::Write { .. } | Self::Catalog(_) => Exit::Failed,
         }
     }
 
@@ -151,6 +159,8 @@ impl KeepError {
             Self::Exists { .. } => "name an empty folder, or give --force to replace what is there",
             Self::Busy { .. } => "wait until it has ended",
             Self::Write { .. } => "check its space and permissions",
+            Self::Files(error) => return error.hint(),
+            Self::Catalog(error) => error.hint(),
             Self::Archive(error) => return error.hint(),
         };
         Some(text.to_owned())

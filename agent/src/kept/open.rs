@@ -70,7 +70,7 @@ impl OnDisk {
 }
 
 /// Where keys come from.
-pub(super) type KeysOf<'a> = dyn Fn() -> Result<Keys, Failure> + 'a;
+pub type KeysOf<'a> = dyn Fn() -> Result<Keys, Failure> + 'a;
 
 fn open_once(path: &Path, keys: &KeysOf<'_>) -> Result<(BinlogFile, Option<Opened>), Failure> {
     let keys = keys()?;

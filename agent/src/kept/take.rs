@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 
-use binlog_decrypt::{Failure, Keys};
 use highwater_binlog::{BinlogName, ServerUuid};
-use highwater_catalog::{KeptFile, KeyGeneration, Micros};
+use highwater_catalog::{CatalogError, KeptFile, KeyGeneration, Micros};
 use highwater_keyring::{FileMark, KeyBundle};
+use indicatif::ProgressBar;
 
 use super::KeepError;
 use super::open::{ClosedFile, KeysOf, OnDisk};
 use super::proof::{BodyFacts, BodyProof};
 use crate::archive::{Archive, ArchiveError, FileDraft, now};
+use crate::capture::Index;
 use crate::exit::Exit;
 use crate::seal::Tally;
 
@@ -39,28 +40,40 @@ pub struct Kept {
     pub damaged: Vec<KeepError>,
 }
 
-/// Keeps those of `paths`, binlogs of `server`, that are encrypted, closed and not in the archive. Blocking.
-///
-/// All of them must be opened by `keys`: nothing is published otherwise. Their passwords are published first, then each
-/// file that proves to be a whole binlog; one that does not is reported, and the others are kept.
+impl Kept {
+    /// Tells the catalog what was published.
+    pub(super) fn record(&self, index: &Index) -> Result<(), CatalogError> {
+        self.keys.iter().try_for_each(|keys| index.keys(keys))?;
+        self.files.iter().try_for_each(|file| index.file(file))
+    }
+}
+
+/// What keeping would do.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Files that the archive lacks.
+    pub paths: Vec<PathBuf>,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// What is found besides.
+    pub kept: Kept,
+}
+
+/// Which of `paths`, binlogs of `server`, are encrypted, closed and not among those `known`. Blocking.
 ///
 /// # Errors
-/// When a file cannot be read or opened, or the archive fails. What was published before stays.
-pub fn keep(
-    archive: &Archive,
+/// When a file cannot be read, or `keys` do not open it.
+pub fn survey(
     server: ServerUuid,
-    keys: &dyn Fn() -> Result<Keys, Failure>,
+    keys: &KeysOf<'_>,
     paths: &[PathBuf],
     known: &[KeptFile],
-) -> Result<Kept, KeepError> {
-    if !archive.is_encrypted() {
-        return Err(ArchiveError::KeysUnsealed.into());
-    }
+) -> Result<Wanted, KeepError> {
     let known: BTreeMap<(&BinlogName, FileMark), &KeptFile> =
         known.iter().filter(|file| file.server == server).map(|file| ((&file.binlog, file.mark), file)).collect();
-    let mut kept = Kept::default();
-    let mut wanted = Vec::new();
+    let mut wanted = Wanted::default();
     for path in paths {
+        let kept = &mut wanted.kept;
         let found = match OnDisk::open(path, keys) {
             Err(error) if error.exit() == Exit::Damaged => {
                 kept.damaged.push(error);
@@ -77,12 +90,39 @@ pub fn keep(
                     let (binlog, kept) = (file.binlog.clone(), before.body_size());
                     return Err(KeepError::Grown { binlog, found: file.body_size, kept });
                 }
-                None => wanted.push(file.path),
+                None => {
+                    wanted.bytes += file.body_size;
+                    wanted.paths.push(file.path);
+                }
             },
         }
     }
-    for paths in wanted.chunks(BUNDLED_FILES_MAX) {
-        keep_some(archive, server, keys, paths, &mut kept)?;
+    Ok(wanted)
+}
+
+/// Keeps those of `paths`, binlogs of `server`, that are encrypted, closed and not among those `known`. Blocking.
+///
+/// All of them must be opened by `keys`: nothing is published otherwise. Their passwords are published first, then each
+/// file that proves to be a whole binlog; one that does not is reported, and the others are kept.
+///
+/// # Errors
+/// When a file cannot be read or opened, or the archive fails. What was published before stays.
+pub fn keep(
+    archive: &Archive,
+    server: ServerUuid,
+    keys: &KeysOf<'_>,
+    paths: &[PathBuf],
+    known: &[KeptFile],
+    bar: &ProgressBar,
+) -> Result<Kept, KeepError> {
+    if !archive.is_encrypted() {
+        return Err(ArchiveError::KeysUnsealed.into());
+    }
+    let Wanted { paths, bytes, mut kept } = survey(server, keys, paths, known)?;
+    // Each is proven, and then stored.
+    bar.set_length(bytes.saturating_mul(2));
+    for paths in paths.chunks(BUNDLED_FILES_MAX) {
+        keep_some(archive, server, keys, paths, &mut kept, bar)?;
     }
     Ok(kept)
 }
@@ -94,6 +134,7 @@ fn keep_some(
     keys: &KeysOf<'_>,
     paths: &[PathBuf],
     kept: &mut Kept,
+    bar: &ProgressBar,
 ) -> Result<(), KeepError> {
     let mut passwords = Vec::new();
     for path in paths {
@@ -116,7 +157,7 @@ fn keep_some(
         if !bundled.contains(&file.mark) {
             return Err(ArchiveError::Changed { what: file.binlog.to_string() }.into());
         }
-        match keep_one(archive, server, &file, key_generation) {
+        match keep_one(archive, server, &file, key_generation, bar) {
             Ok(file) => kept.files.push(file),
             Err(error @ KeepError::Damaged { .. }) => kept.damaged.push(error),
             Err(error) => return Err(error),
@@ -130,8 +171,9 @@ fn keep_one(
     server: ServerUuid,
     file: &ClosedFile,
     key_generation: u32,
+    bar: &ProgressBar,
 ) -> Result<KeptFile, KeepError> {
-    let (facts, tally) = prove(file)?;
+    let (facts, tally) = prove(file, bar)?;
     let (body_size, body_sha256) = tally.finish();
     let BodyFacts { server_version, gtids_before, contents } = facts;
     let draft = FileDraft {
@@ -150,12 +192,13 @@ fn keep_one(
         body_size,
         body_sha256,
     };
-    let mut body = file.file.body().map_err(|source| KeepError::Read { path: file.path.clone(), source })?;
+    let body = file.file.body().map_err(|source| KeepError::Read { path: file.path.clone(), source })?;
+    let mut body = bar.wrap_read(body);
     Ok(archive.keep_file(draft, &file.header.to_bytes(), &mut body)?)
 }
 
 /// Reads the whole body: every event of it.
-fn prove(file: &ClosedFile) -> Result<(BodyFacts, Tally), KeepError> {
+fn prove(file: &ClosedFile, bar: &ProgressBar) -> Result<(BodyFacts, Tally), KeepError> {
     let damaged = |source| KeepError::Damaged { binlog: file.binlog.clone(), source };
     let mut proof = BodyProof::new(&file.key.password);
     let mut tally = Tally::default();
@@ -169,6 +212,7 @@ fn prove(file: &ClosedFile) -> Result<(BodyFacts, Tally), KeepError> {
                 let bytes = &buffer[..count];
                 tally.add(bytes);
                 proof.push(bytes).map_err(damaged)?;
+                bar.inc(count as u64);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(source) => return Err(failed(source)),

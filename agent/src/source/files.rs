@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use binlog_decrypt::{BinlogFile, Encryption, Exit, Input, KeyPlaces, Keys, Unlocked, of_index};
+use binlog_decrypt::{BinlogFile, Encryption, Exit, Failure, Input, KeyPlaces, Keys, Unlocked, of_index};
 use highwater_binlog::{BinlogName, ServerUuid};
 
 /// A key that is not there or does not fit is looked for again: a rotation writes keyring and headers in place.
@@ -70,6 +70,22 @@ impl ServerFiles {
         &self.datadir
     }
 
+    /// Paths of its binlogs, oldest first.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn paths(&self) -> Result<Vec<PathBuf>, FilesError> {
+        Ok(self.binlogs()?.into_iter().map(|binlog| binlog.path).collect())
+    }
+
+    /// What its keyrings have now.
+    ///
+    /// # Errors
+    /// When a keyring that was named cannot be used.
+    pub fn keys(&self) -> Result<Keys, Failure> {
+        Keys::collect(&self.keys)
+    }
+
     /// Bytes on the disk of a binlog and all after it.
     ///
     /// # Errors
@@ -97,7 +113,7 @@ impl ServerFiles {
     fn unlock(&self, binlog: &Indexed) -> Result<Unlocked, FilesError> {
         let mut attempt = 1;
         let unlocked = loop {
-            let keys = Keys::collect(&self.keys).map_err(FilesError::Open)?;
+            let keys = self.keys().map_err(FilesError::Open)?;
             let file = BinlogFile::open(&Input::File(binlog.path.clone())).map_err(FilesError::Open)?;
             match file.unlock(&keys) {
                 Err(failure) if failure.exit == Exit::Key && attempt < KEY_ATTEMPTS => {}

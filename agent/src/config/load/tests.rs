@@ -101,6 +101,11 @@ fn values_that_make_no_sense_are_refused() {
             "capture.segment_bytes_max: 1 is not in 65536 to 1073741824",
         ),
         (format!("{GOOD}[capture]\nheartbeat_seconds = 0"), "capture.heartbeat_seconds: 0 is not in 1 to 300"),
+        (format!("{GOOD}[capture]\nkeep_encrypted = true"), "capture.keep_encrypted: needs capture.source = \"files\""),
+        (
+            format!("{GOOD}[capture]\nkeep_encrypted = true\nsource = \"files\"\ndatadir = \"data\""),
+            "capture.keep_encrypted: needs seal.recipients: the files' passwords are only stored sealed",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(message(&text), format!("/etc/highwater/highwater.toml: {expected}"));

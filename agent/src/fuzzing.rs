@@ -1,7 +1,10 @@
-//! Targets for fuzzing: arbitrary bytes to everything that reads what a source sends. Not an interface.
+//! Targets for fuzzing: arbitrary bytes to everything that reads what a source sends, or what lies on a disk. Not an
+//! interface.
 //!
 //! `tests/fuzz` runs them under libFuzzer; the test `fuzz` runs them over its corpora. A target panics when it finds
 //! something.
+
+mod offline;
 
 use highwater_binlog::{
     ChecksumAlgorithm, EVENT_HEADER_LEN, EventType, Framer, GtidSet, RawEvent, SegmentPolicy, ServerUuid,
@@ -16,7 +19,7 @@ use crate::source::fuzzing as source;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("packets", source::packets),
     ("greeting", source::greeting),
     ("auth_switch", source::auth_switch),
@@ -26,6 +29,11 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("gtid_set", gtid_set),
     ("heartbeat", heartbeat),
     ("follower", follower),
+    ("encryption_header", offline::encryption_header),
+    ("keyring", offline::keyring),
+    ("keyring_percona", offline::keyring_percona),
+    ("mariadb_keys", offline::mariadb_keys),
+    ("key_bundle", offline::key_bundle),
 ];
 
 /// Gives `bytes` to a target. A name that is none does nothing.

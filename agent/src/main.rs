@@ -11,6 +11,7 @@ use highwater::exit::{Exit, Failure};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    binlog_decrypt::keep_memory_private();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,6 +1,6 @@
 //! Opens MySQL's encrypted binary logs with the keyring of the server that wrote them: offline, without a server.
 //!
-//! Others take from here how a server's files and its keyring are found and opened.
+//! Others take from here how a server's files and its keyring are found and opened, and how keys are kept in memory.
 
 mod binlog_file;
 mod cli;
@@ -27,6 +27,7 @@ mod vault;
 pub use binlog_file::{BinlogFile, Encryption, Opened, Opening, Unlocked};
 pub use cli::{KeyFile, KeyPlaces};
 pub use failure::{Exit, Failure};
+pub use hardening::keep_memory_private;
 pub use input::{Input, of_index};
 pub use keys::Keys;
 pub use stream::PlainStream;
@@ -38,7 +39,7 @@ use clap::Parser;
 /// The program. Its exit code is one of the table in its help.
 #[must_use]
 pub fn main() -> ExitCode {
-    hardening::keep_memory_private();
+    keep_memory_private();
     signals::watch();
     let arguments = match cli::Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -4,6 +4,7 @@ mod archive;
 mod help;
 mod init;
 mod restore;
+mod secrecy;
 mod usage;
 
 use std::path::{Path, PathBuf};

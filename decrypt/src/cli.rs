@@ -54,6 +54,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH", help_heading = "Keys")]
     keyring_password: Vec<PathBuf>,
 
+    /// The server's file_key_management_use_pbkdf2, for MariaDB's key file under a password (repeatable)
+    #[arg(long, value_name = "N", help_heading = "Keys")]
+    keyring_pbkdf2: Vec<u32>,
+
     /// An age identity, for sealed key bundles (repeatable)
     #[arg(long, value_name = "PATH", help_heading = "Keys")]
     identity: Vec<PathBuf>,
@@ -128,6 +132,8 @@ pub struct KeyPlaces {
     pub keyrings: Vec<PathBuf>,
     /// Files with passwords of keyrings.
     pub passwords: Vec<PathBuf>,
+    /// Iterations of PBKDF2 for MariaDB's key files.
+    pub iterations: Vec<u32>,
     /// Configurations of components that keep keys in a Vault.
     #[cfg(feature = "vault")]
     pub vaults: Vec<PathBuf>,
@@ -211,6 +217,7 @@ impl TryFrom<Arguments> for Job {
         let places = KeyPlaces {
             keyrings: arguments.keyring,
             passwords: arguments.keyring_password,
+            iterations: arguments.keyring_pbkdf2,
             #[cfg(feature = "vault")]
             vaults: arguments.vault,
             identities: arguments.identity,

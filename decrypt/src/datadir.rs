@@ -1,4 +1,9 @@
 //! The keyring of a data folder, found the way its server found it.
+//!
+//! Looked at are, in this order: `mysqld.my` (which components there are), `component_keyring_vault.cnf`,
+//! `component_keyring_file.cnf` in the data folder and in the plug-in folders, `component_percona_keyring_encrypted_file.cnf`,
+//! `mysqld-auto.cnf`, the option files, and, where none of these names a keyring, the places where packages put it. All
+//! that is found is used: what a key opens decides, not where it was.
 
 use std::fmt;
 use std::fs;
@@ -9,6 +14,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::keyring_file::{existing, read_secret_file};
+use crate::option_files::{OptionFiles, Setting};
 
 /// Where packages put components, and with them the configuration that counts where a data folder has none.
 const PLUGIN_FOLDERS: [&str; 4] =
@@ -52,6 +58,8 @@ pub(crate) struct Found {
     pub(crate) keyrings: Vec<PathBuf>,
     /// What opens them.
     pub(crate) passwords: Passwords,
+    /// Iterations of PBKDF2 that MariaDB's server was told to use.
+    pub(crate) iterations: Vec<u32>,
     /// Configurations of the component that keeps keys in a Vault.
     #[cfg(feature = "vault")]
     pub(crate) vaults: Vec<PathBuf>,
@@ -82,7 +90,7 @@ pub(crate) fn find(datadir: &Path) -> Found {
         #[cfg(feature = "vault")]
         found.vaults.push(vault);
         #[cfg(not(feature = "vault"))]
-        found.notes.push(format!("{} names a Vault, and this build has no network: --features vault", vault.display()));
+        found.notes.push(no_network(&vault));
     }
     for config in configs {
         match config {
@@ -99,6 +107,11 @@ pub(crate) fn find(datadir: &Path) -> Found {
             Err(note) => found.notes.push(note),
         }
     }
+    let options = OptionFiles::of(datadir);
+    found.notes.extend(options.notes);
+    for setting in &options.settings {
+        configured |= found.add_setting(setting, datadir);
+    }
     if configured {
         return found;
     }
@@ -112,9 +125,69 @@ pub(crate) fn find(datadir: &Path) -> Found {
     ];
     found.keyrings = existing(usual);
     if found.keyrings.is_empty() {
-        found.notes.push(format!("{} has no component_keyring_file.cnf and no keyring", datadir.display()));
+        found.notes.push(format!(
+            "{} has no component_keyring_file.cnf, no option file names a keyring, and there is none",
+            datadir.display()
+        ));
     }
     found
+}
+
+impl Found {
+    /// Takes a setting of an option file; whether it names a place of keys.
+    fn add_setting(&mut self, setting: &Setting, datadir: &Path) -> bool {
+        let Setting { name, value, file } = setting;
+        match *name {
+            "keyring_file_data" | "file_key_management_filename" => {
+                let places = existing(places_of(Path::new(value.as_str()), datadir));
+                if places.is_empty() {
+                    let (file, path) = (file.display(), value.as_str());
+                    self.notes.push(format!("{file} names the keyring {path}, which is not there"));
+                }
+                self.keyrings.extend(places);
+                true
+            }
+            "keyring_vault_config" => {
+                let configs = places_of(Path::new(value.as_str()), datadir).into_iter().filter(|path| path.is_file());
+                #[cfg(feature = "vault")]
+                self.vaults.extend(configs.take(1));
+                #[cfg(not(feature = "vault"))]
+                self.notes.extend(configs.map(|path| no_network(&path)).take(1));
+                true
+            }
+            "file_key_management_filekey" => {
+                self.add_filekey(value, datadir);
+                false
+            }
+            "file_key_management_use_pbkdf2" => {
+                self.iterations.extend(value.parse::<u32>().ok().filter(|iterations| *iterations > 0));
+                false
+            }
+            _ => {
+                note_other_plugins(value, &mut self.notes);
+                false
+            }
+        }
+    }
+
+    /// The password of MariaDB's key file: in a file, whose line end does not count, or there as it is.
+    fn add_filekey(&mut self, value: &str, datadir: &Path) {
+        let Some(path) = value.strip_prefix("FILE:") else {
+            return self.passwords.0.push(Zeroizing::new(value.as_bytes().to_vec()));
+        };
+        for place in places_of(Path::new(path), datadir) {
+            match read_secret_file(&place) {
+                Ok(Some(mut password)) => {
+                    while let Some(b'\r' | b'\n') = password.last() {
+                        password.pop();
+                    }
+                    self.passwords.0.push(password);
+                }
+                Ok(None) => {}
+                Err(error) => self.notes.push(format!("{}: {error}", place.display())),
+            }
+        }
+    }
 }
 
 /// The path in the data folder's configuration of `component_keyring_file`, or in the one of the whole installation.
@@ -183,6 +256,26 @@ fn places_of(path: &Path, datadir: &Path) -> Vec<PathBuf> {
         places.push(datadir.join(name));
     }
     places
+}
+
+#[cfg(not(feature = "vault"))]
+fn no_network(config: &Path) -> String {
+    format!("{} names a Vault, and this build has no network: --features vault", config.display())
+}
+
+/// Plug-ins whose keyrings only their server reads, out of `NAME=LIBRARY;...` or `LIBRARY;...`.
+fn note_other_plugins(list: &str, notes: &mut Vec<String>) {
+    for plugin in list.split([';', ',']) {
+        let library = plugin.rsplit('=').next().unwrap_or_default().trim().trim_end_matches(".so");
+        if !library.starts_with("keyring_") || ["keyring_file", "keyring_vault", "keyring_udf"].contains(&library) {
+            continue;
+        }
+        notes.push(format!(
+            "the server kept its keys with {library}, which only its server reads: mysqld \
+             --keyring-migration-source={library}.so --keyring-migration-destination=keyring_file.so \
+             --keyring-file-data=FILE makes a keyring that is read here"
+        ));
+    }
 }
 
 fn note_other_components(manifest: &Manifest, notes: &mut Vec<String>) {

@@ -17,15 +17,25 @@ use crate::sealed::{self, Identities};
 const READ_ATTEMPTS: u32 = 5;
 const READ_PAUSE: Duration = Duration::from_millis(20);
 
+/// What `openssl enc -pbkdf2` does without `-iter`.
+const ITERATIONS_OF_OPENSSL: u32 = 10_000;
+
 /// What opens keyrings that are not simply open.
 #[derive(Default)]
 pub(crate) struct Openers {
     /// Each is tried as it is.
     pub(crate) passwords: Vec<Zeroizing<Vec<u8>>>,
     pub(crate) identities: Identities,
+    /// Of PBKDF2, where a file does not say how many.
+    pub(crate) iterations: Vec<u32>,
 }
 
 impl Openers {
+    /// Iterations of PBKDF2 to try.
+    fn iterations(&self) -> &[u32] {
+        if self.iterations.is_empty() { &[ITERATIONS_OF_OPENSSL] } else { &self.iterations }
+    }
+
     /// Reads the files that were named. A password counts with and without the line end after it: Percona's component
     /// takes the whole file, MariaDB's plug-in does not.
     pub(crate) fn read(passwords: &[PathBuf], identities: &[PathBuf]) -> Result<Self, Failure> {
@@ -117,7 +127,7 @@ fn parse(bytes: &[u8], openers: &Openers) -> Result<KeySource, Refused> {
     if MariaDbKeys::looks_like(bytes) {
         let open = |password: Option<&[u8]>| match password {
             None => MariaDbKeys::read(bytes),
-            Some(password) => MariaDbKeys::read_encrypted(bytes, password),
+            Some(password) => MariaDbKeys::read_encrypted(bytes, password, openers.iterations()),
         };
         let event_keys = with_passwords(MariaDbKeys::is_encrypted(bytes), openers, open)?;
         return Ok(KeySource { event_keys, ..KeySource::default() });
@@ -153,7 +163,8 @@ fn hint_of(error: &KeyringError) -> &'static str {
     match error {
         KeyringError::PasswordNeeded { .. } => "give the file with its password with --keyring-password PATH",
         KeyringError::WrongPassword { .. } => {
-            "the password's file counts as it is; look for the configuration of its time"
+            "the password's file counts as it is; look for the configuration of its time; for MariaDB's key file give its \
+             server's file_key_management_use_pbkdf2 with --keyring-pbkdf2 N"
         }
         KeyringError::UnknownFormat => {
             "keyrings of Enterprise components and plug-ins are readable by their server only: \

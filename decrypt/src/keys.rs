@@ -37,6 +37,7 @@ impl Keys {
     pub fn collect(places: &KeyPlaces) -> Result<Self, Failure> {
         let mut keys = Self::default();
         let mut openers = Openers::read(&places.passwords, &places.identities)?;
+        openers.iterations.extend(places.iterations.iter().copied());
         for key in &places.keys {
             keys.sources.push(keyring_file::read_key(key)?);
         }
@@ -51,6 +52,7 @@ impl Keys {
             let found = datadir::find(datadir);
             keys.notes.extend(found.notes);
             openers.passwords.extend(found.passwords.0);
+            openers.iterations.extend(found.iterations);
             #[cfg(feature = "vault")]
             for config in found.vaults {
                 match crate::vault::read(&config) {

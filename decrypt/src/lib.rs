@@ -13,6 +13,7 @@ mod input;
 mod keyring_file;
 mod keys;
 mod mariadb;
+mod option_files;
 mod output;
 mod report;
 mod run;

@@ -1,11 +1,13 @@
 //! The key file of MariaDB's `file_key_management` plug-in (`plugin/file_key_management/parser.cc`).
 //!
 //! Text: a line `<id>;<hexadecimal key>` for each key, `#` begins a comment. It may be encrypted as a whole, the way
-//! `openssl enc -aes-256-cbc -md sha1` does: `Salted__`, 8 bytes of salt, and the text.
+//! `openssl enc -aes-256-cbc -md sha1` does: `Salted__`, 8 bytes of salt, and the text. From 12.0 on the digest is a
+//! setting (`file_key_management_digest`), and `file_key_management_use_pbkdf2` makes it `openssl enc -pbkdf2 -iter N`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use pbkdf2::pbkdf2_hmac;
 use sha1::Sha1;
 use sha2::digest::{Digest, Output};
 use sha2::{Sha224, Sha256, Sha384, Sha512};
@@ -13,10 +15,16 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::KeyringError;
 use crate::keyring::KEYRING_BYTES_MAX;
-use crate::protected::decrypt_cbc;
+use crate::protected::{ITERATIONS_MAX, decrypt_cbc};
 
 const SALTED: &[u8] = b"Salted__";
 const SALT_LEN: usize = 8;
+
+/// PBKDF2 with one of the digests: password, salt, iterations, output.
+type Stretch = fn(&[u8], &[u8], u32, &mut [u8]);
+
+const STRETCHES: [Stretch; 5] =
+    [pbkdf2_hmac::<Sha256>, pbkdf2_hmac::<Sha1>, pbkdf2_hmac::<Sha512>, pbkdf2_hmac::<Sha384>, pbkdf2_hmac::<Sha224>];
 
 /// Keys by their number. `file_key_management` has one version of each.
 #[derive(Default)]
@@ -63,24 +71,36 @@ impl MariaDbKeys {
         Ok(Self { keys })
     }
 
-    /// Reads an encrypted key file, with whichever of the digests that a server can be told to use fits.
+    /// Reads an encrypted key file, with whichever of the digests that a server can be told to use fits, and with
+    /// PBKDF2 of each count of `iterations`: the file says neither.
     ///
     /// # Errors
     /// A password that does not open it, and what [`MariaDbKeys::read`] refuses.
-    pub fn read_encrypted(bytes: &[u8], password: &[u8]) -> Result<Self, KeyringError> {
+    pub fn read_encrypted(bytes: &[u8], password: &[u8], iterations: &[u32]) -> Result<Self, KeyringError> {
         let kind = "MariaDB's file_key_management";
         if bytes.len() > KEYRING_BYTES_MAX {
             return Err(KeyringError::TooLarge { bytes: bytes.len(), limit: KEYRING_BYTES_MAX });
+        }
+        if let Some(found) = iterations.iter().copied().find(|count| *count > ITERATIONS_MAX) {
+            return Err(KeyringError::Iterations { found, limit: ITERATIONS_MAX });
         }
         let body = bytes.strip_prefix(SALTED).ok_or(KeyringError::UnknownFormat)?;
         let (salt, ciphertext) = body.split_at_checked(SALT_LEN).ok_or(KeyringError::ProtectedCut { kind })?;
         if ciphertext.is_empty() || !ciphertext.len().is_multiple_of(16) {
             return Err(KeyringError::ProtectedCut { kind });
         }
-        for derive in
-            [key_and_iv::<Sha1>, key_and_iv::<Sha256>, key_and_iv::<Sha512>, key_and_iv::<Sha384>, key_and_iv::<Sha224>]
-        {
-            let material = derive(password, salt);
+        let once = [
+            key_and_iv::<Sha1>,
+            key_and_iv::<Sha256>,
+            key_and_iv::<Sha512>,
+            key_and_iv::<Sha384>,
+            key_and_iv::<Sha224>,
+        ];
+        let materials = once.into_iter().map(|derive| derive(password, salt));
+        let repeated = iterations
+            .iter()
+            .flat_map(|count| STRETCHES.iter().map(|derive| stretched(*derive, password, salt, *count)));
+        for material in materials.chain(repeated) {
             let (key, iv) = material.split_at(32);
             let (Ok(key), Ok(iv)) = (key.try_into(), iv.try_into()) else { continue };
             if let Some(text) = decrypt_cbc(key, iv, ciphertext)
@@ -164,6 +184,13 @@ fn key_and_iv<D: Digest>(password: &[u8], salt: &[u8]) -> Zeroizing<Vec<u8>> {
     material
 }
 
+/// Key and vector out of PBKDF2, as `openssl enc -pbkdf2 -iter N` makes them.
+fn stretched(derive: Stretch, password: &[u8], salt: &[u8], iterations: u32) -> Zeroizing<Vec<u8>> {
+    let mut material = Zeroizing::new(vec![0; 48]);
+    derive(password, salt, iterations, &mut material);
+    material
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -176,6 +203,9 @@ mod tests {
     const SHA1: &str = include_str!("../tests/data/mariadb-keys-sha1.hex");
     /// The same with `-md sha512`.
     const SHA512: &str = include_str!("../tests/data/mariadb-keys-sha512.hex");
+
+    /// The same with `-md sha256 -pbkdf2 -iter 1100`.
+    const PBKDF2: &str = include_str!("../tests/data/mariadb-keys-pbkdf2.hex");
 
     fn check(keys: &MariaDbKeys) {
         assert_eq!(keys.len(), 3);
@@ -196,16 +226,28 @@ mod tests {
         for file in [SHA1, SHA512] {
             let bytes = hex::decode(file.trim()).unwrap();
             assert!(MariaDbKeys::looks_like(&bytes) && MariaDbKeys::is_encrypted(&bytes));
-            check(&MariaDbKeys::read_encrypted(&bytes, b"secret").unwrap());
+            check(&MariaDbKeys::read_encrypted(&bytes, b"secret", &[]).unwrap());
             for wrong in [&b""[..], b"Secret", b"secret\n"] {
-                let error = MariaDbKeys::read_encrypted(&bytes, wrong).unwrap_err();
+                let error = MariaDbKeys::read_encrypted(&bytes, wrong, &[]).unwrap_err();
                 assert!(matches!(error, KeyringError::WrongPassword { .. }), "{error:?}");
             }
             for end in 0..bytes.len() {
-                assert!(MariaDbKeys::read_encrypted(&bytes[..end], b"secret").is_err(), "{end}");
+                assert!(MariaDbKeys::read_encrypted(&bytes[..end], b"secret", &[]).is_err(), "{end}");
             }
             assert!(matches!(MariaDbKeys::read(&bytes), Err(KeyringError::PasswordNeeded { .. })));
         }
+    }
+
+    #[test]
+    fn a_file_under_pbkdf2_opens_with_its_iterations_only() {
+        let bytes = hex::decode(PBKDF2.trim()).unwrap();
+        check(&MariaDbKeys::read_encrypted(&bytes, b"secret", &[1000, 1100]).unwrap());
+        for (password, iterations) in [(&b"secret"[..], &[][..]), (b"secret", &[0, 1099, 1101]), (b"Secret", &[1100])] {
+            let error = MariaDbKeys::read_encrypted(&bytes, password, iterations).unwrap_err();
+            assert!(matches!(error, KeyringError::WrongPassword { .. }), "{error:?}");
+        }
+        let error = MariaDbKeys::read_encrypted(&bytes, b"secret", &[u32::MAX]).unwrap_err();
+        assert!(matches!(error, KeyringError::Iterations { .. }), "{error:?}");
     }
 
     #[test]
@@ -231,7 +273,7 @@ mod tests {
             let mut bytes = hex::decode(SHA1.trim()).unwrap();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            let _ = MariaDbKeys::read_encrypted(&bytes, b"secret");
+            let _ = MariaDbKeys::read_encrypted(&bytes, b"secret", &[]);
             let mut text = TEXT.as_bytes().to_vec();
             let at = at % text.len();
             text[at] = byte;

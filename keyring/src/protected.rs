@@ -20,7 +20,7 @@ const VERSION: u8 = 1;
 const HEAD_LEN: usize = 1 + 32 + 4 + 16;
 
 /// The most iterations computed. The component's default is 600,000; a damaged count could mean an hour of work.
-const ITERATIONS_MAX: u32 = 20_000_000;
+pub(crate) const ITERATIONS_MAX: u32 = 20_000_000;
 
 /// Whether `bytes` have the shape of the file.
 pub(crate) fn looks_like(bytes: &[u8]) -> bool {

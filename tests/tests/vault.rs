@@ -1,15 +1,19 @@
-//! `binlog-decrypt` with keys in a Vault, against a small HTTP server that speaks the API of its KV engine.
+//! `binlog-decrypt` with keys in a Vault, against a small HTTP server, with and without TLS, that speaks the API of its KV
+//! engine.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use highwater_keyring::Keyring;
-use highwater_tests::{MysqlServer, Programs};
+use highwater_tests::{MysqlServer, Programs, TlsFiles};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
 
 /// What the server wants to see, and what must not be seen anywhere else.
 const TOKEN: &str = "hvs.canary-token";
@@ -30,8 +34,25 @@ struct Vault {
 
 impl Vault {
     fn start(version: u8, keyring: &Keyring) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}", listener.local_addr()?);
+        Self::listen(TcpListener::bind("127.0.0.1:0")?, version, keyring, None)
+    }
+
+    /// The same behind a certificate, at an address that the certificate may or may not name.
+    fn start_with_tls(address: &str, keyring: &Keyring, tls: &TlsFiles) -> Result<Self> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(&tls.certificate)?],
+                PrivateKeyDer::from_pem_file(&tls.key)?,
+            )?;
+        Self::listen(TcpListener::bind((address, 0))?, 2, keyring, Some(Arc::new(config)))
+    }
+
+    fn listen(listener: TcpListener, version: u8, keyring: &Keyring, tls: Option<Arc<ServerConfig>>) -> Result<Self> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr()?);
         let mut secrets = Vec::new();
         for (id, key) in keyring.keys() {
             let name = base64(format!("{}_{id}0_", id.as_str().len()).as_bytes())?;
@@ -42,23 +63,40 @@ impl Vault {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let _ = Self::serve(stream, version, &secrets, &log);
+            for mut stream in listener.incoming().flatten() {
+                let _ = match &tls {
+                    None => Self::serve(&mut stream, version, &secrets, &log),
+                    Some(config) => Self::serve_with_tls(&mut stream, config, version, &secrets, &log),
+                };
             }
         });
         Ok(Self { url, asked })
     }
 
-    fn serve(
-        mut stream: std::net::TcpStream,
+    fn serve_with_tls(
+        stream: &mut TcpStream,
+        config: &Arc<ServerConfig>,
         version: u8,
         secrets: &[(String, String)],
         log: &Mutex<Vec<String>>,
     ) -> Result<()> {
-        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        let mut connection = ServerConnection::new(Arc::clone(config))?;
+        Self::serve(&mut rustls::Stream::new(&mut connection, stream), version, secrets, log)?;
+        connection.send_close_notify();
+        connection.write_tls(stream)?;
+        Ok(())
+    }
+
+    fn serve(
+        stream: &mut (impl Read + Write),
+        version: u8,
+        secrets: &[(String, String)],
+        log: &Mutex<Vec<String>>,
+    ) -> Result<()> {
+        let mut lines = BufReader::new(&mut *stream).lines();
         let request = lines.next().context("a request")??;
         let mut allowed = false;
-        for line in lines {
+        for line in &mut lines {
             let line = line?;
             if line.is_empty() {
                 break;
@@ -67,6 +105,7 @@ impl Vault {
                 .split_once(": ")
                 .is_some_and(|(name, value)| name.eq_ignore_ascii_case("x-vault-token") && value == TOKEN);
         }
+        drop(lines);
         let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
         if let Ok(mut log) = log.lock() {
             log.push(path.clone());
@@ -143,5 +182,45 @@ fn keys_in_a_vault_of_either_version_open_a_servers_binlogs() -> Result<()> {
     let run = programs.decrypt([Path::new("--vault"), &config, &file])?;
     assert_eq!(run.code, Some(3));
     assert!(!run.stderr.contains(TOKEN), "{}", run.stderr);
+    Ok(())
+}
+
+#[test]
+fn the_token_goes_only_to_a_vault_whose_certificate_is_right() -> Result<()> {
+    let server = MysqlServer::builder().start()?;
+    server.sql("CREATE DATABASE d; FLUSH BINARY LOGS")?;
+    let name = server.binlogs()?.remove(0);
+    let (file, sent) = (server.data().join(&name), server.remote_binlog(&name)?);
+    let keyring = Keyring::read(&fs::read(server.keyring())?)?;
+    let programs = Programs::find()?;
+    let folder = tempfile::tempdir()?;
+    let [ours, others] = ["ours", "others"].map(|name| folder.path().join(name));
+    for place in [&ours, &others] {
+        fs::create_dir(place)?;
+    }
+    let (tls, other) = (TlsFiles::create(&ours)?, TlsFiles::create(&others)?);
+    let config = folder.path().join("component_keyring_vault.cnf");
+    let ask = |vault: &Vault, authority: Option<&Path>| {
+        let authority = authority.map(|path| format!(r#","vault_ca":"{}""#, path.display())).unwrap_or_default();
+        let text = format!(
+            r#"{{"vault_url":"{}","secret_mount_point":"secret/mysql/db1","token":"{TOKEN}"{authority}}}"#,
+            vault.url
+        );
+        fs::write(&config, text)?;
+        programs.decrypt([Path::new("--vault"), &config, &file])
+    };
+    let vault = Vault::start_with_tls("127.0.0.1", &keyring, &tls)?;
+    for (case, authority) in [("another authority", Some(other.ca.as_path())), ("those of the system", None)] {
+        let run = ask(&vault, authority)?;
+        assert_eq!((run.code, run.stdout.len()), (Some(3), 0), "{case}");
+        assert!(run.stderr.contains("certificate") && !run.stderr.contains(TOKEN), "{case}: {}", run.stderr);
+    }
+    let elsewhere = Vault::start_with_tls("127.0.0.2", &keyring, &tls)?;
+    let run = ask(&elsewhere, Some(&tls.ca))?;
+    assert_eq!((run.code, run.stdout.len()), (Some(3), 0), "another address than the certificate's");
+    for vault in [&vault, &elsewhere] {
+        ensure!(vault.asked.lock().is_ok_and(|asked| asked.is_empty()), "it was asked before it was known");
+    }
+    ensure!(ask(&vault, Some(&tls.ca))?.success()?.stdout == sent);
     Ok(())
 }

@@ -39,7 +39,7 @@ pub(super) fn keyring_percona(bytes: &[u8]) {
 /// MariaDB's key file, open or encrypted.
 pub(super) fn mariadb_keys(bytes: &[u8]) {
     let read = if MariaDbKeys::is_encrypted(bytes) {
-        MariaDbKeys::read_encrypted(bytes, PASSWORD)
+        MariaDbKeys::read_encrypted(bytes, PASSWORD, &[3])
     } else {
         MariaDbKeys::read(bytes)
     };

@@ -126,6 +126,30 @@ fn a_data_folder_leads_to_the_plugins_keyring_that_was_persisted() {
 }
 
 #[test]
+fn option_files_lead_to_the_plugins_keyring_below_the_root_of_the_disk() {
+    let (folder, file, plain) = scene();
+    folder.keyring("disk/var/lib/keys/keyring", KEY_HEX);
+    fs::create_dir_all(folder.path("disk/var/lib/mysql")).unwrap();
+    let datadir = folder.path("disk/var/lib/mysql");
+    let stderr = Run::new(&["--datadir", text(&datadir), text(&file)]).fails_with(3, &folder);
+    assert!(stderr.contains("no option file names a keyring"), "{stderr}");
+    folder.write("disk/etc/mysql/my.cnf", "!includedir /etc/mysql/conf.d\n");
+    let settings = "[mysqld]\nearly-plugin-load=keyring_file.so\nkeyring_file_data=/var/lib/keys/keyring\n";
+    folder.write("disk/etc/mysql/conf.d/keyring.cnf", settings);
+    opens(&["--datadir", text(&datadir)], &file, &plain);
+
+    folder.write("disk/etc/mysql/conf.d/keyring.cnf", "[mysqld]\nkeyring_file_data=/moved/keyring\n");
+    let stderr = Run::new(&["--datadir", text(&datadir), text(&file)]).fails_with(3, &folder);
+    assert!(stderr.contains("keyring.cnf names the keyring /moved/keyring, which is not there"), "{stderr}");
+    let settings = "[mysqld]\nearly-plugin-load=keyring_okv=keyring_okv.so\n";
+    folder.write("disk/etc/mysql/conf.d/keyring.cnf", settings);
+    let stderr = Run::new(&["--datadir", text(&datadir), text(&file)]).fails_with(3, &folder);
+    assert!(stderr.contains("mysqld --keyring-migration-source=keyring_okv.so"), "{stderr}");
+    folder.write("disk/var/lib/my.cnf", "[server]\nkeyring-file-data = ../keys/keyring\n");
+    opens(&["--datadir", text(&datadir)], &file, &plain);
+}
+
+#[test]
 fn an_enterprise_keyring_is_named_with_the_command_that_makes_it_readable() {
     let (folder, file, _) = scene();
     folder.write("data/mysqld.my", r#"{"components": "file://component_keyring_encrypted_file"}"#);

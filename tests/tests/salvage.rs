@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use highwater_tests::{Archived, Finished, Ledger, MysqlServer, Protected};
+use highwater_tests::{Archived, Finished, Ledger, MysqlServer, Protected, State};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -404,6 +404,57 @@ fn damage_inside_the_history_is_told_and_nothing_behind_it_is_taken() -> Result<
     let said = salvaged(&site, &site.source.data())?;
     ensure!(said["transactions"] == 4, "{said}");
     site.require_restorable()?;
+    Ok(())
+}
+
+#[test]
+fn a_replica_s_disk_gives_what_the_lost_source_had_committed_there() -> Result<()> {
+    let mut site = left_behind(MysqlServer::builder().start()?)?;
+    let replica = MysqlServer::builder().server_id(2).start()?;
+    // The replica has binlogs of its own numbering, with what the archive has already in them.
+    replica.sql(&format!(
+        "RESET BINARY LOGS AND GTIDS; CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {}, \
+         SOURCE_USER = 'highwater', SOURCE_PASSWORD = 'not a secret: tests only', SOURCE_AUTO_POSITION = 1, SOURCE_SSL = 1; \
+         START REPLICA",
+        site.source.port()
+    ))?;
+    let rows: String =
+        (0..40).map(|n| format!("INSERT INTO ledger.entries VALUES (9, {n}, '<entry.9.{n}>', '');")).collect();
+    site.source.sql(&rows)?;
+    let wanted = State::read_blocking(&site.source)?;
+    let caught_up = replica.sql(&format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{}', 60)", wanted.gtids()))?;
+    ensure!(caught_up == "0", "the replica lags: {caught_up}");
+    replica.sql("STOP REPLICA; FLUSH BINARY LOGS")?;
+    site.source.kill()?;
+    let said = salvaged(&site, &replica.data())?;
+    ensure!(said["transactions"] == 40 && said["server"] == replica.uuid()?, "{said}");
+    ensure!(salvaged(&site, &replica.data())?["bytes"] == 0, "something is left");
+    let target = MysqlServer::builder().server_id(3).start()?;
+    site.highwater.restore(&target, &["--to", "latest"])?.success()?;
+    wanted.require_equal(&State::read_blocking(&target)?)
+}
+
+#[test]
+fn without_gtids_bytes_and_positions_decide() -> Result<()> {
+    let source = MysqlServer::builder().without_gtids().start()?;
+    Ledger::create(&source)?;
+    let highwater = highwater_tests::Installation::new(&source)?;
+    highwater.configure("capture", "allow_positions = true")?;
+    let mut agent = highwater.agent()?;
+    highwater.wait_for_dump(&mut agent)?;
+    agent.terminate(LIMIT)?;
+    let mut site = Protected { source, highwater, agent };
+    let rows: String =
+        (0..20).map(|n| format!("INSERT INTO ledger.entries VALUES (9, {n}, '', REPEAT('p', 99));")).collect();
+    site.source.sql(&rows)?;
+    site.source.sql("FLUSH BINARY LOGS; INSERT INTO ledger.entries VALUES (9, 100, '', '')")?;
+    site.source.stop()?;
+    let said = salvaged(&site, &site.source.data())?;
+    ensure!(said["transactions"].as_u64().is_some_and(|count| count >= 21) && said["gtids"] == "", "{said}");
+    ensure!(salvaged(&site, &site.source.data())?["bytes"] == 0, "something is left");
+    site.source.start()?;
+    let archived = Archived::read(&site.highwater)?;
+    ensure!(require_same_bytes(&site, &archived)? >= 2, "{:?}", archived.binlogs.keys());
     Ok(())
 }
 

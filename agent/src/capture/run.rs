@@ -44,6 +44,8 @@ struct Course {
     lagging_since: Option<Instant>,
     /// Whether the spool had no space the last time.
     is_full: bool,
+    /// What the files of a disk looked like the last time: they may be in the middle of being changed.
+    doubt: Option<Discontinuity>,
     /// What the last host said about itself.
     facts: Option<ServerFacts>,
 }
@@ -92,8 +94,16 @@ impl Capture {
 
     async fn connections(&mut self, ownership: &Ownership, stop: &CancellationToken) -> Result<(), CaptureError> {
         let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
-        let mut course =
-            Course { backoff, host: 0, tried: 0, strikes: 0, lagging_since: None, is_full: false, facts: None };
+        let mut course = Course {
+            backoff,
+            host: 0,
+            tried: 0,
+            strikes: 0,
+            lagging_since: None,
+            is_full: false,
+            doubt: None,
+            facts: None,
+        };
         loop {
             ownership.confirm().await?;
             let error = match self.connection(&mut course, stop).await {
@@ -150,6 +160,7 @@ impl Capture {
             }
             CaptureError::Discontinuity(why) if self.may_be_lag(why, course) => return Next::Elsewhere,
             CaptureError::Discontinuity(_) if !everywhere => return Next::Elsewhere,
+            CaptureError::Discontinuity(why) if self.may_be_changing(why, course) => return Next::Again,
             _ => {}
         }
         match error {
@@ -198,6 +209,13 @@ impl Capture {
         since.elapsed() < self.replica_lag_max
     }
 
+    /// Whether a disk may look otherwise the next time: a server that resets its binlogs, or somebody who puts files back,
+    /// does so file by file.
+    fn may_be_changing(&self, why: &Discontinuity, course: &mut Course) -> bool {
+        let is_disk = matches!(self.places.get(course.host), Some(Place::Files(_)));
+        is_disk && course.doubt.replace(why.clone()).as_ref() != Some(why)
+    }
+
     /// One connection from its decision to its end.
     async fn connection(&mut self, course: &mut Course, stop: &CancellationToken) -> Result<Ended, CaptureError> {
         course.tried = (course.tried + 1).min(self.places.len());
@@ -236,7 +254,7 @@ impl Capture {
         if pipeline.has_streamed() {
             // It streamed: whatever went wrong before is over, and the same host is tried first.
             course.backoff.reset();
-            (course.tried, course.lagging_since) = (0, None);
+            (course.tried, course.lagging_since, course.doubt) = (0, None, None);
             if plant.progress.received() > received {
                 (course.strikes, course.is_full) = (0, false);
             }

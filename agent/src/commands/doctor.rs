@@ -1,15 +1,16 @@
 //! `doctor`: what must be changed before it can work.
 
+use highwater_binlog::GtidSet;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, blocking_value, interrupted};
 use crate::capture::{check_settings, warnings};
-use crate::config::{AckPolicy, Config};
+use crate::config::{AckPolicy, CaptureFrom, Config};
 use crate::dump::check_privileges;
 use crate::exit::{Exit, Failure};
 use crate::render;
-use crate::source::{SemiSyncState, Session};
+use crate::source::{SemiSyncState, ServerFiles, Session};
 
 /// Runs it.
 pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
@@ -72,7 +73,14 @@ async fn all(context: &Context) -> anyhow::Result<Vec<Check>> {
     let mut checks = vec![Check::of("configuration", Ok(format!("service {}", config.service)))];
     let stored = config.clone();
     checks.push(blocking_value(move || Check::of("archive", archive(&stored))).await?);
-    source(&config, &mut checks).await;
+    let files = config.clone();
+    checks.extend(blocking_value(move || disk(&files)).await?);
+    match &config.source {
+        None if config.capture.source == CaptureFrom::Files => {
+            checks.push(Check::of("source", Ok("none in the configuration: this agent takes no dumps".to_owned())));
+        }
+        Some(_) | None => source(&config, &mut checks).await,
+    }
     Ok(checks)
 }
 
@@ -83,6 +91,21 @@ fn archive(config: &Config) -> anyhow::Result<String> {
         false => "NOT encrypted: whoever reads the store reads every row".to_owned(),
     };
     Ok(format!("{} in {}, {sealed}", archive.repository().id, archive.store().describe()))
+}
+
+/// The source's disk, where binlogs are read from it: whether the newest one opens.
+fn disk(config: &Config) -> Option<Check> {
+    let found = |files: ServerFiles| -> anyhow::Result<String> {
+        let history = files.history(&GtidSet::new(), &GtidSet::new(), true)?;
+        check_settings(&history.facts, config.capture.allow_positions)?;
+        let (count, newest) = (history.binlogs.len(), history.end.binlog);
+        Ok(format!("{} in {}, {count} binlogs, the newest {newest}", files.server(), files.datadir().display()))
+    };
+    match config.source_files() {
+        Ok(None) => None,
+        Ok(Some(files)) => Some(Check::of("disk", found(files))),
+        Err(error) => Some(Check::of("disk", Err(error.into()))),
+    }
 }
 
 /// The source: whether it lets us in, is set as capture needs it, and lets us dump.

@@ -225,3 +225,57 @@ fn an_agent_that_died_before_its_first_segment_waits_for_the_source_that_died_wi
     ensure!(archived.timelines() == 1, "{} timelines", archived.timelines());
     Ok(())
 }
+
+/// Sets `gtid_mode`, which goes one step at a time.
+fn step_gtid_mode(source: &MysqlServer, modes: &[&str]) -> Result<()> {
+    modes.iter().try_for_each(|mode| source.sql(&format!("SET GLOBAL gtid_mode = {mode}")).map(drop))
+}
+
+#[test]
+fn what_has_no_gtid_ends_the_timeline_and_another_begins_behind_it() -> Result<()> {
+    let source = MysqlServer::builder().start()?;
+    Ledger::create(&source)?;
+    let mut site = Protected::of(source, |_| Ok(()))?;
+    // Permissive, and every transaction has a GTID all the same: nothing is lost.
+    step_gtid_mode(&site.source, &["ON_PERMISSIVE"])?;
+    site.source.sql("INSERT INTO ledger.entries VALUES (9, 1, '<entry.permissive>', '')")?;
+    site.catch_up()?;
+    step_gtid_mode(&site.source, &["OFF_PERMISSIVE"])?;
+    site.source.sql("INSERT INTO ledger.entries VALUES (9, 2, '<entry.anonymous>', '')")?;
+    let told = |highwater: &Installation| Ok(highwater.run(&["status"])?.text().contains("needed is ON"));
+    site.highwater.wait_until("word of the setting", Duration::from_secs(60), &mut site.agent, told)?;
+    step_gtid_mode(&site.source, &["ON_PERMISSIVE", "ON"])?;
+    let second = |highwater: &Installation| Ok(Archived::read(highwater)?.timelines() == 2);
+    site.highwater.wait_until("second timeline", Duration::from_secs(90), &mut site.agent, second)?;
+    site.source.sql("INSERT INTO ledger.entries VALUES (9, 3, '<entry.after>', '')")?;
+    site.catch_up()?;
+    let dumped = |highwater: &Installation| {
+        Ok(Archived::read(highwater)?.inventory.dumps.iter().any(|dump| dump.timeline.0 == 2))
+    };
+    site.highwater.wait_until("its dump", Duration::from_secs(60), &mut site.agent, dumped)?;
+    let timelines = site.highwater.json(&["list", "timelines"])?;
+    ensure!(timelines[1]["reason"].as_str().is_some_and(|reason| reason.contains("without a GTID")), "{timelines}");
+    // What the archive can reach now has the transaction without a GTID too: it is in the dump.
+    let target = MysqlServer::builder().server_id(2).start()?;
+    site.highwater.restore(&target, &["--to", "latest"])?.success()?;
+    let rows = Ledger::rows(&target)?;
+    ensure!(
+        ["permissive", "anonymous", "after"].iter().all(|name| rows.contains(&format!("<entry.{name}>"))),
+        "{rows:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_source_that_has_gtids_only_since_lately_is_captured_from_there_on() -> Result<()> {
+    let source = MysqlServer::builder().option("--gtid-mode=OFF_PERMISSIVE").start()?;
+    Ledger::create(&source)?;
+    step_gtid_mode(&source, &["ON_PERMISSIVE", "ON"])?;
+    let mut site = Protected::of(source, |_| Ok(()))?;
+    site.source.sql("INSERT INTO ledger.entries VALUES (9, 1, '<entry.first>', '')")?;
+    site.catch_up()?;
+    let target = MysqlServer::builder().server_id(2).start()?;
+    site.highwater.restore(&target, &["--to", "latest"])?.success()?;
+    ensure!(Ledger::rows(&target)?.contains("<entry.first>"));
+    State::read_blocking(&site.source)?.require_equal(&State::read_blocking(&target)?)
+}

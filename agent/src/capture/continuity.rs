@@ -59,6 +59,9 @@ pub enum Discontinuity {
         /// The GTID that stands for what was lost.
         gtid: Option<Gtid>,
     },
+    /// Some transactions have no GTID: what they changed cannot be captured by GTIDs.
+    #[error("gap: the source's binlogs have transactions without a GTID")]
+    Anonymous,
     /// The archive has what the source never had, or no longer has.
     #[error("fork: the archive has transactions that the source does not have: {foreign}")]
     Forked {
@@ -100,6 +103,8 @@ impl Discontinuity {
         match self {
             // Nothing is captured twice.
             Self::Gap { .. } => captured.union(&facts.gtid_purged),
+            // A dump of now has what they changed. All that the source executed lies in binlogs that may have more of them.
+            Self::Anonymous => captured.union(&facts.gtid_executed),
             Self::Incident { gtid, .. } => {
                 let mut starting = captured.union(&facts.gtid_purged);
                 gtid.iter().for_each(|gtid| starting.insert(gtid));
@@ -130,6 +135,10 @@ impl Discontinuity {
             }
             Self::Incident { .. } => {
                 "the source's error log says what happened; its own replicas stop at the same place and must be built anew"
+            }
+            Self::Anonymous => {
+                "nothing to do while gtid_mode stays ON: the new timeline has a full dump of its own, and nothing in between \
+                 can be restored"
             }
             Self::Forked { .. } => {
                 "the source was reset, restored or lost its last transactions, or a failover lost them: what only the \

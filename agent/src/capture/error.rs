@@ -137,7 +137,10 @@ impl CaptureError {
             Self::Files(error) => error.exit(),
             Self::BrokenTimeline(_) => Exit::Damaged,
             Self::Discontinuity(
-                Discontinuity::Gap { .. } | Discontinuity::BinlogGone { .. } | Discontinuity::Incident { .. },
+                Discontinuity::Gap { .. }
+                | Discontinuity::BinlogGone { .. }
+                | Discontinuity::Incident { .. }
+                | Discontinuity::Anonymous,
             ) => Exit::Unreachable,
             Self::Source(_)
             | Self::NoTimeline

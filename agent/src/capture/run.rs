@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::continuity::{Discontinuity, Request, Start};
 use super::error::CaptureError;
-use super::follower::Follower;
+use super::follower::{Follower, StreamError};
 use super::ownership::Ownership;
 use super::pipeline::{Ended, Pipeline, Plant};
 use super::place::{Answer, Known, Place};
@@ -154,6 +154,12 @@ impl Capture {
     fn next(&self, error: &CaptureError, course: &mut Course) -> Next {
         let everywhere = course.tried >= self.places.len();
         match error {
+            CaptureError::Source(ServerError::AnonymousTransaction { .. })
+            | CaptureError::Stream(StreamError::Anonymous { .. })
+                if self.can_begin_behind(course) =>
+            {
+                return Next::Branch(Discontinuity::Anonymous);
+            }
             // Seen in the stream itself: another host would not change it.
             CaptureError::Discontinuity(why @ (Discontinuity::Differs { .. } | Discontinuity::Incident { .. })) => {
                 return Next::Branch(why.clone());
@@ -186,6 +192,13 @@ impl Capture {
             _ if error.retry() == Retry::Never => Next::Fail,
             _ => Next::Again,
         }
+    }
+
+    /// Whether a timeline that begins with what the source has executed would be another one than that which there is.
+    fn can_begin_behind(&self, course: &Course) -> bool {
+        let (Stage::Known(plant), Some(facts)) = (&self.stage, &course.facts) else { return false };
+        let tip = plant.publisher.tip();
+        !tip.tail.is_empty() || !facts.gtid_executed.is_subset(&tip.captured)
     }
 
     /// Whether capture of this service has ever worked: then somebody is mending what fails now.

@@ -112,6 +112,7 @@ fn explained(error: anyhow::Error, datadir: &Path) -> anyhow::Error {
         }
         Discontinuity::Incident { .. } => "nothing was published: the server itself lost events there",
         Discontinuity::Forked { .. }
+        | Discontinuity::Anonymous
         | Discontinuity::Differs { .. }
         | Discontinuity::OtherServer { .. }
         | Discontinuity::OtherMode { .. } => {

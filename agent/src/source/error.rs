@@ -95,6 +95,12 @@ pub enum ServerError {
         /// The server's text.
         message: String,
     },
+    /// A binlog that we need has a transaction without a GTID (error 1236).
+    #[error("server cannot send the binlog: {message}")]
+    AnonymousTransaction {
+        /// The server's text.
+        message: String,
+    },
     /// A position that servers cannot be asked for: the command that asks for one has 32 bits for it.
     #[error("{position} is beyond the 4 GiB that a binlog can be asked for by position")]
     PositionTooLarge {
@@ -179,6 +185,7 @@ impl ServerError {
             | Self::Unfit { .. }
             | Self::Version { .. }
             | Self::BinlogUnavailable { .. }
+            | Self::AnonymousTransaction { .. }
             | Self::PositionTooLarge { .. }
             | Self::Protocol { .. }
             | Self::PrivateSocket { .. } => Retry::Never,
@@ -203,6 +210,10 @@ impl ServerError {
             Self::TlsNotVerified { .. } => {
                 "set ca to the PEM file of the authority that signed it: ca.pem in the server's data directory when \
                  mysqld generated the certificate"
+                    .to_owned()
+            }
+            Self::AnonymousTransaction { .. } => {
+                "set gtid_mode = ON on the source, and FLUSH BINARY LOGS: capture goes on behind such transactions"
                     .to_owned()
             }
             Self::TlsAuthorities { .. } => "set ca to a readable PEM file with at least one certificate".to_owned(),
@@ -241,6 +252,7 @@ impl ServerError {
                 }
                 None => Self::Statement { statement: statement.to_owned(), code, message },
             },
+            1236 if message.contains("anonymous transaction") => Self::AnonymousTransaction { message },
             1236 if message.contains("purged") || message.contains("GTID") || message.contains("gtid") => {
                 Self::BinlogUnavailable { code, message }
             }
@@ -280,6 +292,9 @@ mod tests {
             of(1236, "the source has purged required binary logs"),
             ServerError::BinlogUnavailable { .. }
         ));
+        let text =
+            "Cannot replicate anonymous transaction when AUTO_POSITION = 1, at file ./binlog.000005, position 198.";
+        assert!(matches!(of(1236, text), ServerError::AnonymousTransaction { .. }));
         assert!(matches!(of(1045, "Access denied"), ServerError::AccessDenied { code: 1045, .. }));
         assert_eq!(of(1040, "Too many connections").retry(), Retry::Soon);
         assert_eq!(of(1064, "syntax").retry(), Retry::Never);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use highwater::capture::{AgentReport, WatchedSource};
 use highwater_binlog::GtidSet;
-use highwater_tests::{Background, Finished, Installation, MysqlServer, mysql_program};
+use highwater_tests::{Background, Finished, Installation, MysqlServer, State, mysql_program};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -180,8 +180,12 @@ fn when_the_source_dies_the_agent_goes_on_with_its_replica() {
     source.sql("CREATE TABLE d.before_it (id INT)").unwrap();
     let executed = source.gtid_executed().unwrap();
     site.wait_for_gtids(&mut agent, &executed).unwrap();
+    site.wait_for_dump(&mut agent).unwrap();
+    // Somebody wrote to the replica: a transaction that the source never had, and the archive neither.
     replica
-        .sql(&format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{executed}', 60); STOP REPLICA; RESET REPLICA ALL"))
+        .sql(&format!(
+            "CREATE DATABASE errant; SELECT WAIT_FOR_EXECUTED_GTID_SET('{executed}', 60); STOP REPLICA; RESET REPLICA ALL"
+        ))
         .unwrap();
     source.kill().unwrap();
     replica.sql("CREATE TABLE d.after_it (id INT)").unwrap();
@@ -190,6 +194,9 @@ fn when_the_source_dies_the_agent_goes_on_with_its_replica() {
     assert_eq!(site.json(&["list", "timelines"]).unwrap().as_array().unwrap().len(), 1);
     let server = report(&site).unwrap().server_uuid.unwrap();
     assert_eq!(server, replica.uuid().unwrap());
+    let target = MysqlServer::builder().server_id(9).start().unwrap();
+    site.restore(&target, &["--to", "latest"]).unwrap().success().unwrap();
+    State::read_blocking(&replica).unwrap().require_equal(&State::read_blocking(&target).unwrap()).unwrap();
 }
 
 #[test]

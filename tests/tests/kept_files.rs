@@ -608,3 +608,59 @@ fn an_agent_beside_the_server_keeps_each_file_when_it_is_closed() -> Result<()> 
     }
     Ok(())
 }
+
+#[test]
+fn files_are_kept_while_master_keys_are_rotated() -> Result<()> {
+    const ROTATIONS: usize = 12;
+    let bed = Bed::new()?;
+    let kept = std::thread::scope(|scope| {
+        let rotating = scope.spawn(|| -> Result<()> {
+            for number in 0..ROTATIONS {
+                let statements = format!("CREATE DATABASE r{number}; ALTER INSTANCE ROTATE BINLOG MASTER KEY");
+                bed.server.sql(&statements)?;
+            }
+            Ok(())
+        });
+        let mut kept = 0;
+        while !rotating.is_finished() {
+            kept += bed.keep(&bed.server.keyring())??.files.len();
+        }
+        rotating.join().map_err(|_| anyhow::anyhow!("a panic"))??;
+        Ok::<_, anyhow::Error>(kept + bed.keep(&bed.server.keyring())??.files.len())
+    })?;
+    let bodies = bed.bodies()?;
+    ensure!(kept == bodies.len() && kept >= ROTATIONS, "{kept} of {}", bodies.len());
+    let given = bed.highwater.folder().join("given");
+    bed.binlogs(&given, &[])?.success()?;
+    for (name, body) in &bodies {
+        let path = given.join(name);
+        ensure!(fs::read(&path)?[ENCRYPTION_HEADER_LEN..] == body[..], "{name} has another body");
+        let arguments = ["--datadir".as_ref(), given.as_os_str(), path.as_os_str()];
+        ensure!(Programs::find()?.decrypt(arguments)?.success()?.stdout == bed.server.remote_binlog(name)?, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_that_was_reset_has_two_files_of_one_name() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.keep(&bed.server.keyring())??;
+    let old = bed.bodies()?;
+    bed.server.sql("RESET BINARY LOGS AND GTIDS; CREATE DATABASE anew; FLUSH BINARY LOGS")?;
+    let new = bed.bodies()?;
+    let kept = bed.keep(&bed.server.keyring())??;
+    ensure!(new.len() == 1 && kept.files.len() == 1 && kept.known == 0, "{kept:?}");
+    let listed = bed.highwater.json(&["list", "files"])?;
+    ensure!(listed.as_array().map(Vec::len) == Some(old.len() + 1), "{listed}");
+    bed.highwater.run(&["verify"])?.success()?;
+    // The newer one counts, and the old ones do not continue it.
+    let given = bed.highwater.folder().join("given");
+    let refused = bed.binlogs(&given, &[])?;
+    ensure!(refused.code == Some(5), "{}", refused.stderr);
+    bed.binlogs(&given, &["--to", "binlog.000001"])?.success()?;
+    ensure!(fs::read(given.join("binlog.000001"))?[ENCRYPTION_HEADER_LEN..] == new["binlog.000001"][..]);
+    let rest = bed.highwater.folder().join("rest");
+    bed.binlogs(&rest, &["--from", "binlog.000002"])?.success()?;
+    ensure!(fs::read(rest.join("binlog.000002"))?[ENCRYPTION_HEADER_LEN..] == old["binlog.000002"][..]);
+    Ok(())
+}

@@ -11,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 use binlog_decrypt::{Failure, KeyPlaces, Keys};
 use highwater::archive::{Archive, FileDraft};
 use highwater::config::Config;
-use highwater::kept::{BodyProof, KeepError, Kept, keep};
+use highwater::kept::{BodyProof, KeepError, Kept, RefusedFile, keep};
 use highwater::store::DirectoryStore;
 use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader};
 use highwater_catalog::{Micros, Sha256Digest};
-use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, Keyring};
+use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, Keyring, MasterKey};
 use highwater_tests::{Finished, Installation, MysqlServer, Programs, Protected, Workload, Writer, mysql_program};
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
@@ -176,7 +176,7 @@ fn kept_files_come_back_byte_for_byte_and_a_server_serves_them() -> Result<()> {
     ensure!(bodies.len() >= 4, "only {:?}", bodies.keys());
     let headers = bed.headers()?;
     let kept = bed.keep(&bed.server.keyring())??;
-    ensure!(kept.files.len() == bodies.len() && kept.keys.len() == 1 && kept.damaged.is_empty(), "{kept:?}");
+    ensure!(kept.files.len() == bodies.len() && kept.keys.len() == 1 && kept.refused.is_empty(), "{kept:?}");
     ensure!(kept.open.len() == 1 && kept.known == 0, "{kept:?}");
     ensure!(kept.files.iter().any(|file| file.objects.len() > 1), "no body has several objects");
     let key_ids: std::collections::BTreeSet<_> = kept.files.iter().map(|file| &file.key_id).collect();
@@ -436,7 +436,7 @@ fn a_damaged_file_is_not_kept_and_the_others_are() -> Result<()> {
     bytes[middle] ^= 1;
     fs::write(&paths[1], bytes)?;
     let kept = keep(&archive, server, &|| keys(&keyring), &paths, &[], &ProgressBar::hidden())?;
-    let [damaged] = kept.damaged.as_slice() else { anyhow::bail!("{kept:?}") };
+    let [RefusedFile { error: damaged, .. }] = kept.refused.as_slice() else { anyhow::bail!("{kept:?}") };
     ensure!(damaged.to_string() == "binlog.000002 is damaged" && damaged.exit().code() == 4, "{damaged:?}");
     ensure!(kept.files.len() == paths.len() - 2 && kept.open.len() == 1, "{kept:?}");
     // What is kept has a gap then, and a range over it is refused.
@@ -445,6 +445,30 @@ fn a_damaged_file_is_not_kept_and_the_others_are() -> Result<()> {
     ensure!(refused.code == Some(5), "{}", refused.stderr);
     ensure!(refused.stderr.contains("binlog.000003 does not continue binlog.000001"), "{}", refused.stderr);
     bed.binlogs(&folder.path().join("rest"), &["--from", "binlog.000003"])?.success()?;
+    Ok(())
+}
+
+#[test]
+fn a_file_whose_key_is_lost_is_told_and_the_others_are_kept() -> Result<()> {
+    let bed = Bed::new()?;
+    let keyring = Keyring::read(&fs::read(bed.server.keyring())?)?;
+    let first = EncryptionHeader::parse(&fs::read(&bed.paths()?[0])?)?.key_id().clone();
+    let mut fewer = Keyring::new();
+    for (key_id, key) in keyring.keys().filter(|(key_id, _)| **key_id != first) {
+        fewer.insert(key_id.clone(), MasterKey::from_slice(key.expose())?);
+    }
+    ensure!(!fewer.is_empty() && fewer.len() < keyring.len(), "all files are under {first}");
+    let path = bed.highwater.folder().join("fewer");
+    fs::write(&path, fewer.to_component_file())?;
+    let kept = bed.keep(&path)??;
+    ensure!(!kept.refused.is_empty() && !kept.files.is_empty(), "{kept:?}");
+    ensure!(kept.refused.len() + kept.files.len() == bed.bodies()?.len(), "{kept:?}");
+    for RefusedFile { error, .. } in &kept.refused {
+        ensure!(error.exit().code() == 3 && error.to_string().contains(&first.to_string()), "{error:?}");
+    }
+    // With the key they are kept, too.
+    let all = bed.keep(&bed.server.keyring())??;
+    ensure!(all.files.len() == kept.refused.len() && all.refused.is_empty(), "{all:?}");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use super::{Context, blocking_value, interrupted};
 use crate::capture::{Capture, CaptureError, CaptureSource, Discontinuity, SalvageEnd, SalvagePlan, chain};
 use crate::cli::SalvageArgs;
 use crate::exit::{Exit, Failure};
-use crate::kept::{KeepError, Keeper, Wanted};
+use crate::kept::{Keeper, Wanted};
 use crate::render;
 use crate::source::ServerFiles;
 
@@ -79,9 +79,9 @@ async fn keep_files(mut keeper: Keeper, dry_run: bool, stop: &CancellationToken)
 
 /// A file that cannot be kept is no success.
 fn kept_whole(mut wanted: Wanted) -> anyhow::Result<Exit> {
-    match wanted.kept.damaged.is_empty() {
+    match wanted.kept.refused.is_empty() {
         true => Ok(Exit::Done),
-        false => Err(wanted.kept.damaged.swap_remove(0).into()),
+        false => Err(wanted.kept.refused.swap_remove(0).error.into()),
     }
 }
 
@@ -163,7 +163,7 @@ fn kept_json(wanted: &Wanted) -> serde_json::Value {
         "known": kept.known,
         "not_encrypted": kept.plain,
         "open": kept.open.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "damaged": kept.damaged.iter().map(chain_text).collect::<Vec<_>>(),
+        "refused": kept.refused.iter().map(|refused| chain(&refused.error)).collect::<Vec<_>>(),
     })
 }
 
@@ -180,17 +180,13 @@ fn kept_text(wanted: &Wanted) -> String {
     for file in &kept.files {
         text.push_str(&format!("{}  kept as it is, {}\n", file.binlog, render::bytes(file.body_size())));
     }
-    if paths.is_empty() && kept.files.is_empty() && kept.damaged.is_empty() {
+    if paths.is_empty() && kept.files.is_empty() && kept.refused.is_empty() {
         text.push_str(&format!("the archive has all {} encrypted binlogs that are closed\n", kept.known));
     }
-    for error in &kept.damaged {
-        text.push_str(&format!("NOT KEPT  {}\n", chain_text(error)));
+    for refused in &kept.refused {
+        text.push_str(&format!("NOT KEPT  {}\n", chain(&refused.error)));
     }
     text
-}
-
-fn chain_text(error: &KeepError) -> String {
-    chain(error)
 }
 
 fn as_json(plan: &SalvagePlan, outcome: Outcome) -> serde_json::Value {

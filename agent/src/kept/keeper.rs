@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{KeepError, Kept, Wanted, keep, survey};
 use crate::archive::Archive;
 use crate::capture::{Index, chain};
+use crate::exit::Exit;
 use crate::source::ServerFiles;
 
 /// How often the index is looked at. A server that purges a binlog within this time after it was closed is faster.
@@ -72,13 +73,18 @@ impl Keeper {
         kept.record(&self.index)?;
         self.known.extend(kept.files.iter().cloned());
         let is_open = |path: &PathBuf| kept.open.iter().any(|binlog| path.ends_with(binlog.as_str()));
-        self.settled = there.into_iter().filter(|(path, ..)| !is_open(path)).collect();
+        // A key may come later; damage stays.
+        let lacks_key = |path: &PathBuf| {
+            kept.refused.iter().any(|refused| refused.path == *path && refused.error.exit() == Exit::Key)
+        };
+        self.settled = there.into_iter().filter(|(path, ..)| !is_open(path) && !lacks_key(path)).collect();
         Ok(kept)
     }
 
     /// Looks again and again until `stop` is cancelled. Failures are logged and tried again.
     pub async fn watch(mut self, stop: CancellationToken) {
         let mut failed = false;
+        let mut told = BTreeSet::new();
         while !stop.is_cancelled() {
             let looking = spawn_blocking(move || {
                 let result = self.look(&ProgressBar::hidden());
@@ -91,8 +97,10 @@ impl Keeper {
                     for file in &kept.files {
                         tracing::info!(binlog = %file.binlog, bytes = file.body_size(), "encrypted binlog kept");
                     }
-                    for error in &kept.damaged {
-                        tracing::error!(error = %chain(error), "binlog not kept");
+                    for refused in kept.refused {
+                        if told.insert(refused.path) {
+                            tracing::error!(error = %chain(&refused.error), "binlog not kept");
+                        }
                     }
                     failed = false;
                 }

@@ -43,8 +43,7 @@ impl OnDisk {
     /// # Errors
     /// When it cannot be read, is no binlog, or no key opens it.
     pub(super) fn open(path: &Path, keys: &KeysOf<'_>) -> Result<Self, KeepError> {
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<BinlogName>().ok());
-        let binlog = name.ok_or_else(|| KeepError::Name { path: path.to_owned() })?;
+        let binlog = binlog_of(path)?;
         let mut attempt = 1;
         let (file, opened) = loop {
             match open_once(path, keys) {
@@ -67,6 +66,12 @@ impl OnDisk {
         let path = path.to_owned();
         Ok(Self::Closed(Box::new(ClosedFile { binlog, path, file, header, mark, body_size, key })))
     }
+}
+
+/// The binlog that a file is.
+pub(super) fn binlog_of(path: &Path) -> Result<BinlogName, KeepError> {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+    name.ok_or_else(|| KeepError::Name { path: path.to_owned() })
 }
 
 /// Where keys come from.

@@ -10,7 +10,7 @@ use highwater_keyring::{FileMark, KeyBundle};
 use indicatif::ProgressBar;
 
 use super::KeepError;
-use super::open::{ClosedFile, KeysOf, OnDisk};
+use super::open::{ClosedFile, KeysOf, OnDisk, binlog_of};
 use super::proof::{BodyFacts, BodyProof};
 use crate::archive::{Archive, ArchiveError, FileDraft, now};
 use crate::capture::Index;
@@ -36,8 +36,17 @@ pub struct Kept {
     pub plain: usize,
     /// Not closed yet.
     pub open: Vec<BinlogName>,
-    /// What is not a whole binlog, and so was not kept.
-    pub damaged: Vec<KeepError>,
+    /// What no key opens, or what is not a whole binlog: it was not kept.
+    pub refused: Vec<RefusedFile>,
+}
+
+/// A file that was not kept.
+#[derive(Debug)]
+pub struct RefusedFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub error: KeepError,
 }
 
 impl Kept {
@@ -62,7 +71,7 @@ pub struct Wanted {
 /// Which of `paths`, binlogs of `server`, are encrypted, closed and not among those `known`. Blocking.
 ///
 /// # Errors
-/// When a file cannot be read, or `keys` do not open it.
+/// When a file cannot be read, or `keys` open none at all.
 pub fn survey(
     server: ServerUuid,
     keys: &KeysOf<'_>,
@@ -75,8 +84,15 @@ pub fn survey(
     for path in paths {
         let kept = &mut wanted.kept;
         let found = match OnDisk::open(path, keys) {
-            Err(error) if error.exit() == Exit::Damaged => {
-                kept.damaged.push(error);
+            // The newest one, which a server may have been killed in the making of.
+            Err(KeepError::Open(failure))
+                if failure.exit == binlog_decrypt::Exit::Damaged && paths.last() == Some(path) =>
+            {
+                kept.open.push(binlog_of(path)?);
+                continue;
+            }
+            Err(error) if matches!(error.exit(), Exit::Damaged | Exit::Key) => {
+                kept.refused.push(RefusedFile { path: path.clone(), error });
                 continue;
             }
             found => found?,
@@ -97,13 +113,19 @@ pub fn survey(
             },
         }
     }
-    Ok(wanted)
+    let kept = &mut wanted.kept;
+    let opened = wanted.paths.len() + kept.known + kept.open.len();
+    match kept.refused.iter().position(|refused| refused.error.exit() == Exit::Key) {
+        // It is not one lost key: the keyring is another one.
+        Some(first) if opened == 0 => Err(kept.refused.swap_remove(first).error),
+        Some(_) | None => Ok(wanted),
+    }
 }
 
 /// Keeps those of `paths`, binlogs of `server`, that are encrypted, closed and not among those `known`. Blocking.
 ///
-/// All of them must be opened by `keys`: nothing is published otherwise. Their passwords are published first, then each
-/// file that proves to be a whole binlog; one that does not is reported, and the others are kept.
+/// If `keys` open none of them, nothing is published. The passwords of those that they open are published first, then each
+/// file that proves to be a whole binlog; the others are reported.
 ///
 /// # Errors
 /// When a file cannot be read or opened, or the archive fails. What was published before stays.
@@ -159,7 +181,7 @@ fn keep_some(
         }
         match keep_one(archive, server, &file, key_generation, bar) {
             Ok(file) => kept.files.push(file),
-            Err(error @ KeepError::Damaged { .. }) => kept.damaged.push(error),
+            Err(error @ KeepError::Damaged { .. }) => kept.refused.push(RefusedFile { path: path.clone(), error }),
             Err(error) => return Err(error),
         }
     }

@@ -21,6 +21,7 @@ mod rows;
 mod scheduler;
 mod segment;
 mod statement;
+mod time;
 mod tokens;
 mod transaction;
 
@@ -44,4 +45,5 @@ pub use position::{BinlogName, BinlogPosition, ServerUuid};
 pub use query::{Boundary, QueryEvent};
 pub use scheduler::{SchedulerEventName, SchedulerEventStatus, SchedulerStatement, event_statement};
 pub use segment::{SegmentFacts, SegmentPolicy, Segmenter};
+pub use time::Micros;
 pub use transaction::{OpenTransaction, Progress, Transaction, TransactionTracker};

@@ -6,7 +6,7 @@ use crate::digest::Sha256Digest;
 use crate::owner::Takeover;
 use crate::record::{Dump, DumpFile, DumpFileKind, KeptFile, KeyGeneration, ObjectFacts, Segment, Timeline};
 use crate::repository::Repository;
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// What is wrong with one field of a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

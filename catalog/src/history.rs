@@ -6,7 +6,7 @@ use highwater_binlog::{BinlogName, GtidSet};
 
 use crate::check::brief;
 use crate::record::{Dump, Inventory, Segment, Timeline, TimelineId};
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// A timeline with what belongs to it.
 pub(crate) struct History<'a> {

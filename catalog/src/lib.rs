@@ -15,12 +15,12 @@ mod rebuild;
 mod record;
 mod refusal;
 mod repository;
-mod time;
 mod window;
 
 pub use check::RecordError;
 pub use db::{Catalog, CatalogError, CatalogProblem};
 pub use digest::Sha256Digest;
+pub use highwater_binlog::Micros;
 pub use history::{Break, ChainBreak, ChainFault, Gap, SegmentLabel};
 pub use kept::{FileRange, FileRefusal, file_range};
 pub use manifest::{FORMAT_VERSION, Manifest, ManifestError, ManifestProblem};
@@ -39,5 +39,4 @@ pub use record::{
 };
 pub use refusal::Refusal;
 pub use repository::{Repository, RepositoryId, ServiceName};
-pub use time::Micros;
 pub use window::{DumpPoint, EndPoint, Span, Window, windows};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Counts the agents that took an archive over, from 1. The newest one writes it. Printed with 8 digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

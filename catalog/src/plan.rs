@@ -11,8 +11,8 @@ use highwater_binlog::{BinlogPosition, Gtid, GtidSet};
 use crate::history::{Break, Gap, History, Run};
 use crate::record::{Dump, Inventory, Segment, TimelineId};
 use crate::refusal::Refusal;
-use crate::time::Micros;
 use crate::window::{Span, spans};
+use highwater_binlog::Micros;
 
 mod locate;
 

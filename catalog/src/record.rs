@@ -8,7 +8,7 @@ use highwater_binlog::{BinlogName, BinlogPosition, GtidSet, ParseError, ServerUu
 use highwater_keyring::FileMark;
 
 use crate::digest::Sha256Digest;
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// The number of a timeline within its archive, from 1. Printed with 4 digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

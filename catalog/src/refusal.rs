@@ -5,8 +5,8 @@ use highwater_binlog::{BinlogPosition, Gtid, ServerUuid};
 use crate::history::{ChainBreak, Gap, SegmentLabel};
 use crate::plan::RestorePoint;
 use crate::record::TimelineId;
-use crate::time::Micros;
 use crate::window::{DumpPoint, EndPoint};
+use highwater_binlog::Micros;
 
 /// Why there is no way to a wanted point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use highwater_binlog::{ParseError, ServerUuid};
 
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Identifies one archive for good: a random UUID, chosen when the archive is created and repeated in every manifest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,7 +4,7 @@ use highwater_binlog::GtidSet;
 
 use crate::history::{Break, History, Run};
 use crate::record::{Dump, DumpId, Inventory, TimelineId};
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// What one timeline holds and reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,7 +21,6 @@ mod sealed;
 mod sequence;
 mod signals;
 mod stream;
-mod time;
 #[cfg(feature = "vault")]
 mod vault;
 

@@ -11,7 +11,7 @@ use crate::decode::{Ending, Extent};
 use crate::failure::Failure;
 use crate::input::Input;
 use crate::sequence::Followed;
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// What was learned about one file; what was not is left out.
 #[derive(Debug, Default, Serialize)]

@@ -8,7 +8,7 @@ use super::{CatalogProblem, Stored};
 use crate::check::RecordError;
 use crate::names::ManifestName;
 use crate::record::KeptFile;
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 const INSERT: &str = "
     INSERT INTO file (

@@ -9,7 +9,7 @@ use crate::check::{Check, RecordError};
 use crate::digest::Sha256Digest;
 use crate::names::ManifestName;
 use crate::record::{ObjectFacts, Sealing};
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// A row being read, with the name of the record it belongs to.
 pub(super) struct Reader<'r> {

@@ -6,7 +6,7 @@ use super::rows::{SealingCode, reader, signed};
 use super::{CatalogProblem, Stored};
 use crate::names::ManifestName;
 use crate::record::{ObjectFacts, Segment, TimelineId};
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 const INSERT: &str = "
     INSERT INTO segment (

@@ -6,7 +6,7 @@ use super::Wire;
 use super::parts::Preamble;
 use crate::check::RecordError;
 use crate::owner::{AgentOwner, Epoch, Takeover};
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Version 1 on the wire.
 #[derive(Serialize, Deserialize)]

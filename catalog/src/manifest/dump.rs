@@ -8,7 +8,7 @@ use super::parts::{ObjectV1, Preamble, gtids, parse, same_key};
 use crate::check::RecordError;
 use crate::names::dump_object_key;
 use crate::record::{Dump, DumpFile, DumpFileKind, DumpId, TimelineId};
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Version 1 on the wire.
 #[derive(Serialize, Deserialize)]

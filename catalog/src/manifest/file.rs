@@ -8,7 +8,7 @@ use super::parts::{ObjectV1, Preamble, digest, gtids, parse, same_key};
 use crate::check::RecordError;
 use crate::names::{file_body_keys, file_header_key};
 use crate::record::KeptFile;
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Version 1 on the wire.
 #[derive(Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use super::parts::{Preamble, digest, parse, same_key};
 use crate::check::RecordError;
 use crate::names::key_object_key;
 use crate::record::KeyGeneration;
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Version 1 on the wire.
 #[derive(Serialize, Deserialize)]

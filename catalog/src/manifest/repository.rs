@@ -6,7 +6,7 @@ use super::Wire;
 use super::parts::{Preamble, parse};
 use crate::check::RecordError;
 use crate::repository::Repository;
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Version 1 on the wire.
 #[derive(Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use super::parts::{ObjectV1, Preamble, digest, gtids, parse, same_key};
 use crate::check::RecordError;
 use crate::names::segment_object_keys;
 use crate::record::{Segment, TimelineId};
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Version 1 on the wire.
 #[derive(Serialize, Deserialize)]

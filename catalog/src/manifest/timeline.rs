@@ -6,7 +6,7 @@ use super::Wire;
 use super::parts::{Preamble, gtids};
 use crate::check::RecordError;
 use crate::record::{Timeline, TimelineId};
-use crate::time::Micros;
+use highwater_binlog::Micros;
 
 /// Version 1 on the wire.
 #[derive(Serialize, Deserialize)]

@@ -6,8 +6,8 @@ use super::{RestorePoint, Stop, before_earliest, history, refuse};
 use crate::history::{Break, History, Run, after};
 use crate::record::{Inventory, Segment, TimelineId};
 use crate::refusal::Refusal;
-use crate::time::Micros;
 use crate::window::spans;
+use highwater_binlog::Micros;
 
 /// Where a point lies.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Parser;
 use highwater_keyring::KeyId;
+use rustix::fs::{FileType, OFlags};
 
 use crate::decode::Span;
 use crate::failure::{Exit, Failure};
@@ -203,6 +205,9 @@ impl TryFrom<Arguments> for Job {
                 let hint = "give -o FILE, or pipe it: binlog-decrypt ... | mysqlbinlog -";
                 return Err(usage("a binary log is not written to a terminal", hint));
             }
+            if leads_nowhere(std::io::stdout()) {
+                return Err(usage("stdout is closed", "give -o FILE, or --verify"));
+            }
             if arguments.json {
                 return Err(usage("stdout cannot carry both the binlog and --json", "give -o FILE"));
             }
@@ -226,6 +231,15 @@ impl TryFrom<Arguments> for Job {
         };
         Ok(Self { files, span, places, task, json: arguments.json })
     }
+}
+
+/// Whether a stream was closed when the program began: `/dev/null` is in its place then, open for reading too, as no
+/// shell's `>` opens it.
+fn leads_nowhere(stream: impl AsFd) -> bool {
+    let is_null = rustix::fs::fstat(&stream).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3)
+    });
+    is_null && rustix::fs::fcntl_getfl(&stream).is_ok_and(|flags| flags.contains(OFlags::RDWR))
 }
 
 /// Two files of one name would become the same file of the output folder.

@@ -2,6 +2,7 @@
 //!
 //! One thread reads and decrypts while another verifies; a third writes, where there is a file to write.
 
+use std::io::ErrorKind;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread;
 
@@ -68,7 +69,10 @@ pub(crate) fn decode(file: &str, unlocked: Unlocked, span: Span, sink: &mut dyn 
     let start = from.unwrap_or(0);
     let mut framer = Framer::new();
     if let Some(from) = from {
-        stream.skip_to(from).map_err(|error| Failure::io(file, &error))?;
+        stream.skip_to(from).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => beyond(file, from),
+            _ => Failure::io(file, &error),
+        })?;
         framer = Framer::resume(opening.description.checksum_algorithm, from);
         sink.prefix(&opening.bytes)?;
     }
@@ -149,6 +153,11 @@ fn begins_at(event: &RawEvent<'_>, offset: u64, relay_log: bool) -> bool {
     let EventHeader { end_log_pos, .. } = *event.header();
     let end = offset.saturating_add(event.byte_count()) & u64::from(u32::MAX);
     relay_log || event.is_artificial() || u64::from(end_log_pos) == end || event.bytes().len() > event.body().len() + 19
+}
+
+fn beyond(file: &str, offset: u64) -> Failure {
+    Failure::new(Exit::Usage, format!("{file} ends before {offset}"))
+        .hint("--inspect shows where it ends; the position may be one of another binlog")
 }
 
 fn no_event_at(file: &str, offset: u64) -> Failure {

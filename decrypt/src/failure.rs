@@ -1,6 +1,7 @@
 //! How a run ends, and what a person is told.
 
 use std::fmt::{self, Display};
+use std::io::ErrorKind;
 
 use serde::Serialize;
 
@@ -57,7 +58,13 @@ impl Failure {
 
     /// A failure of reading or writing `what`.
     pub(crate) fn io(what: impl Display, error: &std::io::Error) -> Self {
-        Self::new(Exit::Failed, format!("{what}: {error}"))
+        let failure = Self::new(Exit::Failed, format!("{what}: {error}"));
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                failure.hint("make room there, or choose another place")
+            }
+            _ => failure,
+        }
     }
 
     /// The same with advice.

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use highwater_binlog::{ENCRYPTION_MAGIC, MAGIC};
 use highwater_keyring::{KEYRING_BYTES_MAX, KeyBundle, Keyring, KeyringError, KeyringFormat, MariaDbKeys, MasterKey};
 use zeroize::Zeroizing;
 
@@ -117,6 +118,10 @@ type Refused = (String, &'static str);
 
 /// Reads a keyring of whichever kind it is.
 fn parse(bytes: &[u8], openers: &Openers) -> Result<KeySource, Refused> {
+    if bytes.starts_with(&MAGIC) || bytes.starts_with(&ENCRYPTION_MAGIC) {
+        let hint = "binlogs are given by their names alone: binlog-decrypt --keyring KEYRING BINLOG";
+        return Err(("this is a binary log, no keyring".to_owned(), hint));
+    }
     if sealed::looks_like(bytes) {
         let plain = openers.identities.open(bytes)?;
         return bundle(&plain);

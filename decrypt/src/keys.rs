@@ -49,6 +49,12 @@ impl Keys {
             keys.sources.push(crate::vault::read(config)?);
         }
         for datadir in &places.datadirs {
+            if !datadir.is_dir() {
+                return Err(Failure::new(Exit::Key, format!("data folder {}: no such folder", datadir.display()))
+                    .hint(
+                        "give the folder with the server's ibdata1 and mysqld-auto.cnf, wherever its disk is mounted",
+                    ));
+            }
             let found = datadir::find(datadir);
             keys.notes.extend(found.notes);
             openers.passwords.extend(found.passwords.0);
@@ -129,6 +135,9 @@ impl Keys {
                 .hint("give the server's data folder with --datadir DIR, or its keyring with --keyring PATH");
         }
         let hint = match key_id.role() {
+            _ if self.sources.is_empty() => {
+                "what is in the way is named above; give the keyring itself with --keyring PATH"
+            }
             KeyRole::Master { .. } => {
                 "a server deletes old keys when its master key is rotated: look for a keyring from when the file was made"
             }

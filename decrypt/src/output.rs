@@ -3,6 +3,7 @@
 mod file;
 mod held;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub(crate) use file::FileOutput;
@@ -61,5 +62,23 @@ fn partial(path: &Path) -> PathBuf {
 
 /// Makes sure that `folder` is there.
 pub(crate) fn create_folder(folder: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder).map_err(|error| Failure::io(folder.display(), &error))
+    std::fs::create_dir_all(folder).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            Failure::new(Exit::Failed, format!("{} is no folder", folder.display()))
+                .hint("--output-dir takes a folder, -o a file")
+        }
+        _ => unusable(folder, &error),
+    })
+}
+
+/// The failure that nothing can be made in `folder`.
+fn unusable(folder: &Path, error: &std::io::Error) -> Failure {
+    let failure = Failure::io(folder.display(), error);
+    match error.kind() {
+        ErrorKind::NotFound => failure.hint("make the folder first, or choose another place"),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            failure.hint("choose a folder that this account may write to")
+        }
+        _ => failure,
+    }
 }

@@ -62,11 +62,17 @@ impl PlainStream {
         } else if self.seekable {
             let header = if let Decoder::Stream(_) = self.decoder { ENCRYPTION_HEADER_LEN as u64 } else { 0 };
             self.raw.clear();
-            self.file.seek(SeekFrom::Start(header.saturating_add(offset)))?;
+            let place = header.saturating_add(offset);
+            if place > self.file.metadata()?.len() {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            self.file.seek(SeekFrom::Start(place))?;
         } else {
             let missing = offset - self.raw.len() as u64;
             self.raw.clear();
-            std::io::copy(&mut Read::take(&mut self.file, missing), &mut std::io::sink())?;
+            if std::io::copy(&mut Read::take(&mut self.file, missing), &mut std::io::sink())? < missing {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
         }
         self.offset = offset;
         Ok(())

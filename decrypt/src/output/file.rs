@@ -1,7 +1,7 @@
 //! A file that appears under its name when it is complete.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
-use super::{Sink, exists, folder_of, partial};
+use super::{Sink, exists, folder_of, partial, unusable};
 use crate::failure::Failure;
 use crate::signals;
 
@@ -52,7 +52,13 @@ impl FileOutput {
             return Err(exists(path));
         }
         let failed = |error: &std::io::Error| Failure::io(path.display(), error);
-        let file = unnamed(folder_of(path)).or_else(|_| named(path)).map_err(|error| failed(&error))?;
+        let folder = folder_of(path);
+        let file = match unnamed(folder) {
+            Ok(file) => file,
+            // File systems that cannot do that say so in several ways; a name is tried then.
+            Err(error) if !is_final(&error) => named(path).map_err(|error| failed(&error))?,
+            Err(error) => return Err(unusable(folder, &error)),
+        };
         let writer = Writer::start(file.file().try_clone().map_err(|error| failed(&error))?);
         Ok(Self { path: path.to_owned(), file, writer: Some(writer), prefix_len: 0, start: None, kept: 0 })
     }
@@ -143,6 +149,13 @@ impl Unfinished {
             Self::Named(file) => file.as_file(),
         }
     }
+}
+
+/// Whether a file with a name would fail for the same reason.
+fn is_final(error: &std::io::Error) -> bool {
+    let kinds =
+        [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem, ErrorKind::StorageFull];
+    kinds.contains(&error.kind())
 }
 
 fn unnamed(folder: &Path) -> std::io::Result<Unfinished> {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod keyrings;
+mod operator;
 mod secrecy;
 mod streams;
 mod support;
@@ -131,8 +132,9 @@ fn files_that_are_no_keyring_or_not_there_are_named() {
     let file = folder.write("binlog.000001", encrypted(&plain_binlog(1).0));
     let stderr = Run::new(&["--keyring", text(&folder.path("nowhere")), text(&file)]).fails_with(3, &folder);
     assert!(stderr.starts_with("error: keyring DIR/nowhere: no such file\nhint: "), "{stderr}");
-    let stderr = Run::new(&["--keyring", text(&file), text(&file)]).fails_with(3, &folder);
-    assert!(stderr.starts_with("error: keyring DIR/binlog.000001: not a keyring: "), "{stderr}");
+    let other = folder.write("other", "PNG, or whatever");
+    let stderr = Run::new(&["--keyring", text(&other), text(&file)]).fails_with(3, &folder);
+    assert!(stderr.starts_with("error: keyring DIR/other: not a keyring: "), "{stderr}");
     let short = folder.write("short", &KEY_HEX[..60]);
     let key = format!("{KEY_ID}={}", short.display());
     let stderr = Run::new(&["--key", &key, text(&file)]).fails_with(3, &folder);

@@ -183,6 +183,20 @@ fn binlogs_purged_before_they_were_read_are_a_gap() -> Result<()> {
 }
 
 #[test]
+fn a_login_to_another_server_than_that_of_the_files_is_told() -> Result<()> {
+    let (source, other) = (MysqlServer::builder().start()?, MysqlServer::builder().server_id(2).start()?);
+    let highwater = Installation::new(&other)?;
+    from_files(&highwater, &source)?;
+    let mut agent = highwater.agent()?;
+    let told = format!("the binlogs captured are those of {}", source.uuid()?);
+    highwater.wait_until("warning", LIMIT, &mut agent, |highwater| {
+        Ok(fs::read_to_string(highwater.state().join("agent.json")).is_ok_and(|report| report.contains(&told)))
+    })?;
+    ensure!(agent.stderr().contains(&told), "{}", agent.stderr());
+    Ok(())
+}
+
+#[test]
 fn without_a_login_binlogs_are_captured_and_dumps_are_told_to_be_missing() -> Result<()> {
     let source = MysqlServer::builder().start()?;
     source.sql("CREATE DATABASE d")?;

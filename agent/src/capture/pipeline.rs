@@ -351,9 +351,9 @@ impl<'a> Pipeline<'a> {
         }
         let Some(look) = self.looks.borrow_and_update().clone() else { return };
         let (at, last_event) = (self.follower.position().map(|(binlog, _)| binlog), self.follower.last_event_second());
-        let acknowledges = self.acks.are_given();
+        let (acknowledges, server) = (self.acks.are_given(), self.follower.server());
         self.reporter.update(|report| {
-            report.watched.get_or_insert_default().learn(&look, at, last_event);
+            report.watched.get_or_insert_default().learn(&look, server, at, last_event);
             let (before, now) = (report.synchronous, look.is_synchronous());
             if acknowledges {
                 match (before, now) {

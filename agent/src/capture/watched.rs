@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_binlog::BinlogName;
+use highwater_binlog::{BinlogName, ServerUuid};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -109,8 +109,14 @@ impl Look {
 }
 
 impl WatchedSource {
-    /// Takes a look into account; what changed is logged.
-    pub(super) fn learn(&mut self, look: &Look, at: Option<&BinlogName>, last_event_second: Option<u32>) {
+    /// Takes a look into account; what changed is logged. `server` is whose binlogs are captured.
+    pub(super) fn learn(
+        &mut self,
+        look: &Look,
+        server: ServerUuid,
+        at: Option<&BinlogName>,
+        last_event_second: Option<u32>,
+    ) {
         let now = settings(&look.facts);
         for (setting, to) in &now {
             if let Some(from) = self.settings.get(setting).filter(|from| *from != to) {
@@ -122,7 +128,14 @@ impl WatchedSource {
         let old = self.changes.len().saturating_sub(CHANGES_MAX);
         self.changes.drain(..old);
         self.settings = now;
-        let warnings = warnings(&look.facts);
+        let mut warnings = warnings(&look.facts);
+        if look.facts.uuid != server {
+            let found = look.facts.uuid;
+            warnings.push(format!(
+                "the server in [source] is {found}, and the binlogs captured are those of {server}: dumps are taken from the \
+                 former"
+            ));
+        }
         for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }

@@ -49,7 +49,7 @@ impl<S> PacketIo<S> {
         Self { sequence, ..Self::new(stream) }
     }
 
-    /// From now on a read that waits longer than this for any bytes ends with `TimedOut`.
+    /// From now on a read ends with `TimedOut` when a header, or the next 256 KiB of a payload, takes longer than this.
     pub(super) fn set_silence_max(&mut self, silence_max: Option<Duration>) {
         self.silence_max = silence_max;
     }
@@ -101,9 +101,7 @@ impl<S: AsyncRead + Unpin> PacketIo<S> {
         payload.clear();
         loop {
             let limit = if payload.is_empty() { limit } else { limit.min(announced(payload)) };
-            while self.buffer.arrived().len() < HEADER_LEN {
-                self.receive().await?;
-            }
+            self.receive(HEADER_LEN).await?;
             let mut header = [0u8; HEADER_LEN];
             header.copy_from_slice(self.buffer.take(HEADER_LEN));
             let [a, b, c, sequence] = header;
@@ -117,12 +115,10 @@ impl<S: AsyncRead + Unpin> PacketIo<S> {
                 ));
             }
             while remaining > 0 {
-                let part = remaining.min(self.buffer.arrived().len());
+                let part = remaining.min(BUFFER_LEN);
+                self.receive(part).await?;
                 payload.extend_from_slice(self.buffer.take(part));
                 remaining -= part;
-                if remaining > 0 {
-                    self.receive().await?;
-                }
             }
             if last {
                 return Ok(());
@@ -130,10 +126,16 @@ impl<S: AsyncRead + Unpin> PacketIo<S> {
         }
     }
 
-    /// Waits until more has arrived, and takes as much of it as there is and the buffer holds.
-    async fn receive(&mut self) -> io::Result<()> {
+    /// Waits until so many bytes have arrived, which the buffer can hold. Bytes that come one by one are no excuse for all
+    /// of them together taking too long.
+    async fn receive(&mut self, len: usize) -> io::Result<()> {
         let Self { stream, buffer, .. } = self;
-        let received = poll_fn(|context| buffer.poll_fill(Pin::new(&mut *stream), context));
+        let received = async {
+            while buffer.arrived().len() < len {
+                poll_fn(|context| buffer.poll_fill(Pin::new(&mut *stream), context)).await?;
+            }
+            Ok(())
+        };
         match self.silence_max {
             None => received.await,
             Some(limit) => timeout(limit, received).await?,
@@ -166,8 +168,10 @@ impl Buffer {
 
     /// Reads until nothing more is there, or no room: TLS hands out no more than a record at a time.
     fn poll_fill<S: AsyncRead>(&mut self, mut stream: Pin<&mut S>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.bytes.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
         let before = self.end;
         while self.end < self.bytes.len() {
             let mut room = ReadBuf::new(&mut self.bytes[self.end..]);
@@ -288,6 +292,26 @@ mod tests {
         peer.write_all(&[7, 7]).await.unwrap();
         io.read(&mut got, 10).await.unwrap();
         assert_eq!((got.as_slice(), io.sequence()), (&[7, 7, 7][..], 3));
+    }
+
+    #[tokio::test]
+    async fn bytes_that_come_too_slowly_are_silence_too() {
+        let (mut peer, ours) = tokio::io::duplex(64);
+        let mut io = PacketIo::new(ours);
+        io.set_silence_max(Some(Duration::from_millis(300)));
+        let trickle = async {
+            peer.write_all(&[8, 0, 0, 0]).await.unwrap();
+            for byte in 0..8 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                peer.write_all(&[byte]).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let mut got = Vec::new();
+        tokio::select! {
+            read = io.read(&mut got, 100) => assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut),
+            () = trickle => unreachable!("it waits for ever"),
+        };
     }
 
     #[tokio::test]

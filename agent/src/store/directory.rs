@@ -107,10 +107,17 @@ impl DirectoryStore {
             let text = if name.is_empty() { part.to_owned() } else { format!("{name}/{part}") };
             let Ok(key) = text.parse::<ObjectKey>() else { continue };
             let kind = entry.file_type()?;
-            if kind.is_dir() {
-                self.walk(&entry.path(), key.as_str(), found)?;
+            let listed = if kind.is_dir() {
+                self.walk(&entry.path(), key.as_str(), found)
             } else if kind.is_file() {
-                found.push(ObjectInfo { key, size: entry.metadata()?.len() });
+                entry.metadata().map(|facts| found.push(ObjectInfo { key, size: facts.len() }))
+            } else {
+                Ok(())
+            };
+            match listed {
+                // Somebody removed it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                listed => listed?,
             }
         }
         Ok(())

@@ -86,6 +86,18 @@ fn a_source_that_was_reset_and_grew_past_the_old_place_is_noticed() -> Result<()
 }
 
 #[test]
+fn a_source_that_was_reset_and_given_its_gtids_back_is_noticed() -> Result<()> {
+    let (mut site, state) = archived_site()?;
+    let last = last_gtid(&state)?;
+    // Its sets say that nothing is missing, and its binlog begins again under the old name with transactions that are new.
+    let executed = site.source.gtid_executed()?;
+    site.source.sql(&format!(
+        "RESET BINARY LOGS AND GTIDS; SET GLOBAL gtid_purged = '{executed}'; INSERT INTO d.t VALUES (2, 'after the reset')"
+    ))?;
+    require_new_timeline(&mut site, &state, &last)
+}
+
+#[test]
 fn a_binlog_purged_before_it_was_captured_is_a_gap_with_its_exact_transactions() -> Result<()> {
     let (mut site, state) = archived_site()?;
     let last = last_gtid(&state)?;

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use highwater_binlog::{
-    BinlogName, ChecksumAlgorithm, EventError, EventType, FIRST_EVENT_OFFSET, FormatDescription, Gtid, GtidSet,
-    Progress, RawEvent, RotateEvent, SegmentError, SegmentFacts, SegmentPolicy, Segmenter, ServerUuid,
+    BinlogName, ChecksumAlgorithm, EventError, EventType, FIRST_EVENT_OFFSET, FormatDescription, Gtid, GtidEvent,
+    GtidSet, Progress, RawEvent, RotateEvent, SegmentError, SegmentFacts, SegmentPolicy, Segmenter, ServerUuid,
     TransactionError, TransactionTracker, previous_gtids,
 };
 use highwater_catalog::Sha256Digest;
@@ -405,7 +405,12 @@ impl Follower {
         (file.heartbeat, file.heartbeats) = (None, 0);
         if end <= file.archived {
             file.offset = end;
-            if let Some(comparison) = self.comparison.as_mut().filter(|c| c.binlog == file.binlog) {
+            let (binlog, archived) = (file.binlog.clone(), file.archived);
+            // Name and offset alone prove nothing: a server that was reset uses them again.
+            if self.mode == Mode::Gtids && self.begins_unknown(event)? {
+                return Err(Discontinuity::Differs { binlog, start: offset, end: archived }.into());
+            }
+            if let Some(comparison) = self.comparison.as_mut().filter(|c| c.binlog == binlog) {
                 comparison.feed(offset, event.bytes());
             }
             return Ok(());
@@ -417,6 +422,15 @@ impl Follower {
         }
         self.begin_stretch(offset, effects)?;
         self.keep(event, offset, range, now_micros, effects)
+    }
+
+    /// Whether a transaction begins that we do not have.
+    fn begins_unknown(&self, event: &RawEvent<'_>) -> Result<bool, StreamError> {
+        if !GtidEvent::is_one(event) {
+            return Ok(false);
+        }
+        let begun = GtidEvent::read(event).map_err(|source| self.event_error(source))?;
+        Ok(begun.gtid.is_some_and(|gtid| !self.captured.contains(&gtid)))
     }
 
     /// The events in front of a binlog's transactions say how to read the rest, and what must have come before.

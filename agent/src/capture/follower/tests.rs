@@ -117,6 +117,18 @@ fn an_event_across_the_archives_end_is_another_history() {
 }
 
 #[test]
+fn another_transaction_where_the_archive_has_bytes_is_another_history() {
+    let mut tip = tip();
+    tip.captured.insert(&number(1));
+    tip.ends.insert((server(), binlog()), FAR);
+    let mut stream = Stream::new(&tip);
+    stream.transaction(1).unwrap();
+    let start = stream.offset;
+    let error = stream.transaction(2).unwrap_err();
+    assert_eq!(error, StreamError::Discontinuity(Discontinuity::Differs { binlog: binlog(), start, end: FAR }));
+}
+
+#[test]
 fn transactions_without_gtid_and_repeated_ones_are_refused() {
     let mut stream = Stream::new(&tip());
     stream.transaction(1).unwrap();

@@ -27,6 +27,9 @@ use crate::source::{FilesError, Retry, ServerError, ServerFacts};
 /// Times in a row that damaged bytes are asked for again, or a spool that fails is begun anew.
 const STRIKES_MAX: u32 = 3;
 
+/// Timelines do not begin faster than this, one after the other.
+const BRANCH_INTERVAL: Duration = Duration::from_secs(20);
+
 /// How long what is in the spool may take to the store when capture cannot go on.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
@@ -48,6 +51,10 @@ struct Course {
     doubt: Option<Discontinuity>,
     /// What the last host said about itself.
     facts: Option<ServerFacts>,
+    /// When the last timeline was begun.
+    branched: Option<Instant>,
+    /// The timeline that was begun behind transactions without GTIDs.
+    behind: Option<TimelineId>,
 }
 
 /// What follows from an error.
@@ -103,6 +110,8 @@ impl Capture {
             is_full: false,
             doubt: None,
             facts: None,
+            branched: None,
+            behind: None,
         };
         loop {
             ownership.confirm().await?;
@@ -120,10 +129,15 @@ impl Capture {
             let pause = match next {
                 Next::Fail => return Err(error),
                 Next::Branch(why) => {
-                    if !self.branch(&why, &course, stop).await? {
+                    // A source that ends every timeline at once must not fill the archive with them.
+                    let since = course.branched.map_or(BRANCH_INTERVAL, |at| at.elapsed());
+                    let pause = BRANCH_INTERVAL.saturating_sub(since);
+                    if self.meanwhile(stop, sleep(pause)).await?.is_none() || !self.branch(&why, &course, stop).await? {
                         return Ok(());
                     }
-                    (course.tried, course.lagging_since) = (0, None);
+                    (course.tried, course.lagging_since, course.branched) = (0, None, Some(Instant::now()));
+                    course.behind =
+                        self.stage.tip().map(|tip| tip.timeline).filter(|_| why == Discontinuity::Anonymous);
                     continue;
                 }
                 Next::WaitForRoom => {
@@ -198,7 +212,9 @@ impl Capture {
     fn can_begin_behind(&self, course: &Course) -> bool {
         let (Stage::Known(plant), Some(facts)) = (&self.stage, &course.facts) else { return false };
         let tip = plant.publisher.tip();
-        !tip.tail.is_empty() || !facts.gtid_executed.is_subset(&tip.captured)
+        // A second one behind the same transactions would end like the first.
+        let is_behind_already = course.behind == Some(tip.timeline) && tip.captured == tip.starting;
+        !is_behind_already && (!tip.tail.is_empty() || !facts.gtid_executed.is_subset(&tip.captured))
     }
 
     /// Whether capture of this service has ever worked: then somebody is mending what fails now.

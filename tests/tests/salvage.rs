@@ -236,6 +236,36 @@ fn a_salvage_that_is_killed_anywhere_is_finished_by_the_next() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_disk_that_fails_while_it_is_read_is_no_success_until_all_is_taken() -> Result<()> {
+    let mut site = left_behind(MysqlServer::builder().start()?)?;
+    let ledger = Ledger::start(&site.source, 2, Duration::from_millis(1));
+    for _ in 0..3 {
+        ledger.wait_for(30)?;
+        site.source.sql("FLUSH BINARY LOGS")?;
+    }
+    site.source.kill()?;
+    let seen = ledger.stop()?;
+    let datadir = site.source.data().display().to_string();
+    // The first reads prove what there is, the later ones take it.
+    let mut reads = 0;
+    loop {
+        let mut command =
+            site.highwater.programs().highwater(&site.highwater.config(), &["salvage", "--datadir", &datadir]);
+        let finished = Finished::run(command.env("FAILPOINTS", format!("files.read={reads}*off->1*return(eio)->off")))?;
+        if finished.code == Some(0) {
+            break;
+        }
+        ensure!(finished.code == Some(1) && finished.stderr.contains("read "), "read {reads}: {finished:?}");
+        reads += 1;
+    }
+    ensure!(reads > 4, "only {reads} reads failed");
+    Archived::read(&site.highwater)?.require_markers(&seen)?;
+    site.source.start()?;
+    site.require_restorable()?;
+    Ok(())
+}
+
 /// Salvage of this disk is refused with this code, for a reason that has this text, and the store stays as it is.
 fn require_refused(site: &Protected, code: i32, reason: &str) -> Result<()> {
     let before = objects(site)?;

@@ -108,6 +108,14 @@ impl SalvagePlan {
         self.binlogs.iter().map(|binlog| binlog.transactions).sum()
     }
 
+    /// The first binlog of which the archive lacks something that was to be taken.
+    fn lacking(&self, tip: &Tip) -> Option<&BinlogName> {
+        let short = self.binlogs.iter().find(|binlog| tip.end_of(self.server, &binlog.name) < binlog.end);
+        // Ends are counted by name, and a server that was reset uses names again.
+        let short = short.or_else(|| self.binlogs.last().filter(|_| !self.gtids.is_subset(&tip.captured)));
+        short.map(|binlog| &binlog.name)
+    }
+
     fn add(&mut self, cut: &Cut) {
         let facts = &cut.facts;
         self.gtids = self.gtids.union(&facts.gtids_added);
@@ -178,15 +186,20 @@ impl Capture {
         Ok(Some(plan))
     }
 
-    /// Takes what the disk has, until its end or until `stop` is cancelled. `false`: stopped before; what was taken is in the
-    /// archive, or in the spool for the next run.
+    /// Takes what the disk has, at least all of `plan`, until its end or until `stop` is cancelled. `false`: stopped before;
+    /// what was taken is in the archive, or in the spool for the next run.
     ///
     /// # Errors
-    /// When the disk does not continue the archive, or the archive cannot be written.
-    pub async fn salvage(mut self, stop: &CancellationToken, tell: &dyn Fn(u64)) -> Result<bool, CaptureError> {
+    /// When the disk does not continue the archive or no longer gives what was planned, or the archive cannot be written.
+    pub async fn salvage(
+        mut self,
+        plan: &SalvagePlan,
+        stop: &CancellationToken,
+        tell: &dyn Fn(u64),
+    ) -> Result<bool, CaptureError> {
         let ownership = Ownership::take(self.archive.clone()).await?;
         let outcome = tokio::select! {
-            outcome = self.take_all(stop, tell) => outcome,
+            outcome = self.take_all(plan, stop, tell) => outcome,
             error = ownership.lost() => Err(error),
         };
         match outcome {
@@ -202,7 +215,12 @@ impl Capture {
         }
     }
 
-    async fn take_all(&mut self, stop: &CancellationToken, tell: &dyn Fn(u64)) -> Result<bool, CaptureError> {
+    async fn take_all(
+        &mut self,
+        plan: &SalvagePlan,
+        stop: &CancellationToken,
+        tell: &dyn Fn(u64),
+    ) -> Result<bool, CaptureError> {
         // What an agent left comes first.
         if !self.drain(stop).await? {
             return Ok(false);
@@ -236,11 +254,21 @@ impl Capture {
             drained.unwrap_or(Ok(false))?;
             return Ok(false);
         }
-        match ended {
-            // The survey has said how the files end; what comes before is taken.
-            Ok(_) | Err(CaptureError::Files(_) | CaptureError::Stream(_)) => self.drain(stop).await,
-            Err(CaptureError::Discontinuity(Discontinuity::Incident { .. })) => self.drain(stop).await,
-            Err(error) => Err(error),
+        let end = match ended {
+            Ok(Ended::Source(end)) => end,
+            Ok(Ended::Stopped) => Ok(()),
+            Err(error @ (CaptureError::Stream(_) | CaptureError::Discontinuity(Discontinuity::Incident { .. }))) => {
+                Err(error)
+            }
+            Err(error) => return Err(error),
+        };
+        if !self.drain(stop).await? {
+            return Ok(false);
+        }
+        // The survey has said how the files end: an error is no news once all that comes before it is taken.
+        match self.stage.tip().and_then(|tip| plan.lacking(tip)) {
+            None => Ok(true),
+            Some(binlog) => Err(end.err().unwrap_or(FilesError::Changed { binlog: binlog.clone() }.into())),
         }
     }
 

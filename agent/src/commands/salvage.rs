@@ -43,7 +43,7 @@ pub(super) async fn run(context: Context, args: SalvageArgs, stop: CancellationT
         (false, true) => Outcome::Nothing,
         (false, false) => {
             let taking = render::bytes_bar(plan.bytes_on_disk, "taking");
-            if !take(capture, &stop, &taking).await.map_err(|error| explained(error, &shown))? {
+            if !take(capture, &plan, &stop, &taking).await.map_err(|error| explained(error, &shown))? {
                 let hint = "what was taken is in the archive or in the spool: run it again, and it goes on there";
                 return Err(interrupted().hint(hint).into());
             }
@@ -85,8 +85,13 @@ fn kept_whole(mut wanted: Wanted) -> anyhow::Result<Exit> {
     }
 }
 
-async fn take(capture: Capture, stop: &CancellationToken, bar: &ProgressBar) -> anyhow::Result<bool> {
-    let finished = capture.salvage(stop, &|read| bar.set_position(read)).await;
+async fn take(
+    capture: Capture,
+    plan: &SalvagePlan,
+    stop: &CancellationToken,
+    bar: &ProgressBar,
+) -> anyhow::Result<bool> {
+    let finished = capture.salvage(plan, stop, &|read| bar.set_position(read)).await;
     bar.finish_and_clear();
     Ok(finished?)
 }

@@ -9,6 +9,7 @@ use binlog_decrypt::{Encryption, PlainStream, Unlocked};
 use highwater_binlog::{BinlogName, ENCRYPTION_HEADER_LEN, Framer};
 
 use super::{FilesError, Indexed, ServerFiles};
+use crate::failpoint;
 
 /// A binlog that is open.
 #[derive(Debug)]
@@ -71,6 +72,7 @@ impl OpenBinlog {
             return Ok(false);
         }
         let failed = |source| FilesError::Read { path: self.path.clone(), source };
+        failpoint::io("files.read").map_err(failed)?;
         if !self.stream.next(&mut self.chunk).map_err(failed)? {
             return Ok(false);
         }

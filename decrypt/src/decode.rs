@@ -52,6 +52,11 @@ pub(crate) enum Ending {
         /// How many.
         bytes: u64,
     },
+    /// Bytes that cannot be read.
+    Unreadable {
+        /// What the system says.
+        what: String,
+    },
     /// Bytes that are not an event.
     Damaged {
         /// What is wrong with them.
@@ -86,7 +91,10 @@ pub(crate) fn decode(file: &str, unlocked: Unlocked, span: Span, sink: &mut dyn 
             let end = events.framer.offset();
             break if read == end { Ending::Whole } else { Ending::Torn { bytes: read - end } };
         };
-        let piece = piece.map_err(|error| Failure::io(file, &error))?;
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => break Ending::Unreadable { what: error.to_string() },
+        };
         events.framer.push(&piece);
         let offset = read;
         read += piece.len() as u64;

@@ -144,7 +144,7 @@ impl FileReport {
         self.open_transaction = extent.open.as_ref().map(|open| open.gtid.clone());
         self.torn_bytes = match extent.ending {
             Ending::Torn { bytes } => Some(bytes),
-            Ending::Whole | Ending::Wanted | Ending::Damaged { .. } => None,
+            Ending::Whole | Ending::Wanted | Ending::Unreadable { .. } | Ending::Damaged { .. } => None,
         };
     }
 

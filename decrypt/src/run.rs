@@ -74,8 +74,8 @@ fn process(
             let path = job.task.target(input);
             let mut output = FileOutput::create(&path)?;
             let extent = decode(&name, unlocked, span, &mut output)?;
-            let damaged = matches!(extent.ending, Ending::Damaged { .. });
-            let target = if damaged { output.finish_partial()? } else { output.finish()? };
+            let is_part = matches!(extent.ending, Ending::Unreadable { .. } | Ending::Damaged { .. });
+            let target = if is_part { output.finish_partial()? } else { output.finish()? };
             (extent, Some(target))
         }
     };
@@ -110,9 +110,9 @@ fn judge(name: &str, in_use: bool, extent: &Extent, target: Option<String>) -> R
     let inside =
         |open: &crate::facts::Open| format!(" inside of transaction {}, which begins at {}", open.gtid, open.start);
     match (&extent.ending, &extent.open) {
-        (Ending::Damaged { what }, _) => {
-            let failure = Failure::new(Exit::Damaged, format!("{name}: {what}"));
-            Err(failure.hint(match target {
+        (Ending::Unreadable { what } | Ending::Damaged { what }, _) => {
+            let exit = if let Ending::Damaged { .. } = extent.ending { Exit::Damaged } else { Exit::Failed };
+            Err(Failure::new(exit, format!("{name}: {what}")).hint(match target {
                 Some(target) => format!("the {kept} bytes before it are whole and are in {target}"),
                 None => format!("the {kept} bytes before it are whole; look for another copy of the file"),
             }))

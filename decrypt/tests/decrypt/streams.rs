@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use highwater_binlog::StreamCipher;
@@ -28,6 +30,33 @@ fn a_file_cut_anywhere_gives_everything_up_to_its_last_whole_transaction() {
         assert!(fs::read(&out).unwrap() == plain[..kept], "{end}");
         fs::remove_file(out).unwrap();
     }
+}
+
+#[test]
+fn a_read_that_fails_keeps_everything_before_it_under_another_name() {
+    let folder = Folder::new();
+    let (plain, begins) = transactions(1..500);
+    assert!(begins[480] > 100 << 10, "all of it is read before it is decrypted");
+    let keyring = folder.keyring("keyring", KEY_HEX);
+    let out = folder.path("out");
+    // A socket that is closed before all that was sent to it was taken ends with an error, behind what it sent.
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.write_all(b"never taken").unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_binlog-decrypt"))
+        .args(["--keyring", text(&keyring), "-o", text(&out), "-"])
+        .stdin(OwnedFd::from(theirs))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    ours.write_all(&encrypted(&plain)[..512 + begins[480] + 50]).unwrap();
+    drop(ours);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("reset by peer"), "{stderr}");
+    assert!(stderr.contains(&format!("the {} bytes before it are whole and are in", begins[480])), "{stderr}");
+    assert_eq!(folder.names(), ["keyring", "out.partial"]);
+    assert!(fs::read(folder.path("out.partial")).unwrap() == plain[..begins[480]]);
 }
 
 #[test]

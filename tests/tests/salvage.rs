@@ -461,6 +461,33 @@ fn damage_inside_the_history_is_told_and_nothing_behind_it_is_taken() -> Result<
 }
 
 #[test]
+fn damage_in_front_of_the_archive_s_end_is_no_fork() -> Result<()> {
+    let mut site = left_behind(MysqlServer::builder().start()?)?;
+    site.restart_agent(&[])?;
+    let insert = |n: u32| format!("INSERT INTO ledger.entries VALUES (9, {n}, '', REPEAT('d', 500));");
+    site.source.sql(&format!("FLUSH BINARY LOGS; {}", (0..6).map(insert).collect::<String>()))?;
+    site.catch_up()?;
+    site.agent.terminate(LIMIT)?;
+    let newest = site.source.binlogs()?.pop().context("a binlog")?;
+    let ends = transaction_ends(&site.source, &newest)?;
+    site.source.kill()?;
+    // Inside of an event, and in the first one, without which nothing else can be read.
+    for at in [ends[3] - 100, 30] {
+        let file = OpenOptions::new().read(true).write(true).open(site.source.data().join(&newest))?;
+        let (at, mut byte) = (at + HEADER_LEN, [0u8]);
+        file.read_exact_at(&mut byte, at)?;
+        file.write_all_at(&[byte[0] ^ 4], at)?;
+        require_refused(&site, 4, &newest)?;
+        let (finished, _) = salvage(&site, &site.source.data(), &[])?;
+        ensure!(finished.stderr.contains("another copy"), "{at}: {finished:?}");
+        ensure!(!finished.stderr.contains("fork") && !finished.stderr.contains("another server"), "{at}: {finished:?}");
+        file.write_all_at(&byte, at)?;
+    }
+    ensure!(salvaged(&site, &site.source.data())?["bytes"] == 0, "something is left");
+    Ok(())
+}
+
+#[test]
 fn a_replica_s_disk_gives_what_the_lost_source_had_committed_there() -> Result<()> {
     let mut site = left_behind(MysqlServer::builder().start()?)?;
     let replica = MysqlServer::builder().server_id(2).start()?;

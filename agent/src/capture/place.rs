@@ -113,12 +113,17 @@ impl Answer {
     /// Decides how capture from this source goes on.
     ///
     /// # Errors
-    /// When it does not continue the archive.
-    pub(super) fn decide(&self, tip: &Tip) -> Result<Start, Discontinuity> {
-        let mut start = match (self.facts.gtid_mode, self.binlogs.first()) {
-            (GtidMode::On, _) | (_, None) => decide(tip, &self.facts)?,
-            (_, Some(first)) => decide_by_position(tip, &self.facts, first, &self.binlogs)?,
+    /// When it does not continue the archive, or is too damaged to tell.
+    pub(super) fn decide(&self, tip: &Tip) -> Result<Start, CaptureError> {
+        let decided = match (self.facts.gtid_mode, self.binlogs.first()) {
+            (GtidMode::On, _) | (_, None) => decide(tip, &self.facts),
+            (_, Some(first)) => decide_by_position(tip, &self.facts, first, &self.binlogs),
         };
+        let mut start = decided.map_err(|why| match self.files.as_ref().and_then(FilesHistory::damage) {
+            // What seems to be missing may lie behind the damage.
+            Some(damage) if matches!(why, Discontinuity::Forked { .. }) => CaptureError::from(damage),
+            Some(_) | None => why.into(),
+        })?;
         // Files are read from the start of a binlog on; what we have of it is passed over.
         if let (Some(_), Request::Position(position)) = (&self.files, &mut start.request) {
             position.offset = FIRST_EVENT_OFFSET;

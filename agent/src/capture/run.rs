@@ -190,7 +190,9 @@ impl Capture {
             CaptureError::Files(FilesError::Changed { .. }) => Next::Again,
             CaptureError::Spool { .. }
             | CaptureError::Stream(_)
-            | CaptureError::Files(FilesError::Damaged { .. } | FilesError::Torn { .. }) => {
+            | CaptureError::Files(
+                FilesError::Damaged { .. } | FilesError::Disordered { .. } | FilesError::Torn { .. },
+            ) => {
                 course.strikes += 1;
                 if course.strikes < STRIKES_MAX { Next::Again } else { Next::Fail }
             }

@@ -320,7 +320,8 @@ fn end_of(stream: &FileStream) -> SalvageEnd {
 /// How files end that could not: an end, as long as what comes before it can be taken.
 fn judge(error: CaptureError, stream: &FileStream) -> Result<SalvageEnd, CaptureError> {
     let is_end = match &error {
-        CaptureError::Files(FilesError::Damaged { .. } | FilesError::Torn { .. }) | CaptureError::Stream(_) => true,
+        CaptureError::Files(FilesError::Damaged { .. } | FilesError::Disordered { .. } | FilesError::Torn { .. })
+        | CaptureError::Stream(_) => true,
         // The server was killed while it made its newest binlog.
         CaptureError::Files(FilesError::Open(failure)) => {
             failure.exit == binlog_decrypt::Exit::Damaged && stream.is_in_newest()?

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use highwater_binlog::{BinlogName, FrameError};
+use highwater_binlog::{BinlogName, FrameError, TransactionError};
 
 use crate::exit::Exit;
 use crate::source::Retry;
@@ -69,6 +69,14 @@ pub enum FilesError {
         /// What is wrong and where.
         source: FrameError,
     },
+    /// Events in an order that no server writes.
+    #[error("transactions of {binlog}")]
+    Disordered {
+        /// The binlog.
+        binlog: BinlogName,
+        /// What is wrong and where.
+        source: TransactionError,
+    },
     /// The server went on with another binlog, and this one has the beginning of an event at its end.
     #[error("{binlog} ends inside an event at {offset}, and another binlog follows it")]
     Torn {
@@ -90,7 +98,8 @@ impl FilesError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Changed { .. } | Self::Read { .. } | Self::Damaged { .. } | Self::Torn { .. } => Retry::Soon,
+            Self::Changed { .. } | Self::Read { .. } => Retry::Soon,
+            Self::Damaged { .. } | Self::Disordered { .. } | Self::Torn { .. } => Retry::Soon,
             // A disk that is not mounted comes back, and so does a keyring.
             Self::Open(_) => Retry::Soon,
             Self::NoUuid { .. }
@@ -114,7 +123,7 @@ impl FilesError {
                 | binlog_decrypt::Exit::Usage
                 | binlog_decrypt::Exit::Interrupted => Exit::Failed,
             },
-            Self::Damaged { .. } | Self::Torn { .. } => Exit::Damaged,
+            Self::Damaged { .. } | Self::Disordered { .. } | Self::Torn { .. } => Exit::Damaged,
             Self::NoIndex { .. } | Self::SeveralIndexes { .. } => Exit::Usage,
             Self::Read { .. }
             | Self::NoUuid { .. }
@@ -144,7 +153,7 @@ impl FilesError {
                 Self::Name { .. } => "give the server's binlog index; names have letters, digits, `.`, `_` and `-`",
                 Self::NotMySql { .. } => "binlog-decrypt reads it; an archive holds binlogs of MySQL",
                 Self::RelayLog { .. } => "give the index of the server's own binlogs",
-                Self::Damaged { .. } | Self::Torn { .. } => {
+                Self::Damaged { .. } | Self::Disordered { .. } | Self::Torn { .. } => {
                     "look for another copy of the file; `binlog-decrypt --verify` tells what is whole in it"
                 }
                 Self::Changed { .. } => "run it again: it goes on where the archive ends",

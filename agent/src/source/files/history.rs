@@ -5,7 +5,7 @@ use std::io::Read;
 
 use highwater_binlog::{
     BinlogName, BinlogPosition, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EventType, FIRST_EVENT_OFFSET, FrameError,
-    GtidSet, Interval, Progress, TransactionTracker, previous_gtids,
+    GtidSet, Interval, Progress, TransactionError, TransactionTracker, previous_gtids,
 };
 
 use super::binlog::OpenBinlog;
@@ -23,6 +23,16 @@ pub struct FilesHistory {
     pub end: BinlogPosition,
     /// The binlogs looked at, newest first, and what the server had executed before each.
     before: Vec<(BinlogName, GtidSet)>,
+    /// The newest binlog that was not read to its end, and why.
+    broken: Option<(BinlogName, Broken)>,
+}
+
+/// Why a binlog was not read to its end.
+#[derive(Debug, Clone)]
+enum Broken {
+    Opening(binlog_decrypt::Failure),
+    Event(FrameError),
+    Order(TransactionError),
 }
 
 impl FilesHistory {
@@ -30,6 +40,17 @@ impl FilesHistory {
     #[must_use]
     pub fn binlog_after(&self, have: &GtidSet) -> Option<&BinlogName> {
         self.before.iter().find(|(_, before)| before.is_subset(have)).map(|(name, _)| name)
+    }
+
+    /// What keeps the newest transactions from being seen, if they may be there and are not.
+    #[must_use]
+    pub fn damage(&self) -> Option<FilesError> {
+        let (binlog, broken) = self.broken.clone()?;
+        Some(match broken {
+            Broken::Opening(failure) => FilesError::Open(failure),
+            Broken::Event(source) => FilesError::Damaged { binlog, source },
+            Broken::Order(source) => FilesError::Disordered { binlog, source },
+        })
     }
 }
 
@@ -42,6 +63,14 @@ struct Scanned {
     /// Whether its transactions have GTIDs; none when it has no transactions.
     numbered: Option<bool>,
     whole: u64,
+    broken: Option<Broken>,
+}
+
+/// The newest binlog that has its first events.
+struct Newest<'a> {
+    binlog: &'a Indexed,
+    scanned: Scanned,
+    broken: Option<(BinlogName, Broken)>,
 }
 
 impl ServerFiles {
@@ -55,7 +84,7 @@ impl ServerFiles {
     /// When a binlog that is needed cannot be opened.
     pub fn history(&self, enough: &GtidSet, starting: &GtidSet, numbered: bool) -> Result<FilesHistory, FilesError> {
         let binlogs = self.binlogs()?;
-        let (newest, scanned) = self.newest(&binlogs)?;
+        let Newest { binlog: newest, scanned, broken } = self.newest(&binlogs)?;
         let executed_before = scanned.before.clone().unwrap_or_default();
         let mut before = vec![(newest.name.clone(), executed_before.clone())];
         for indexed in binlogs.iter().rev().skip_while(|indexed| indexed.name != newest.name).skip(1) {
@@ -78,31 +107,49 @@ impl ServerFiles {
         facts.gtid_purged = purged;
         facts.log_bin = true;
         let end = BinlogPosition { binlog: newest.name.clone(), offset: scanned.whole };
-        Ok(FilesHistory { facts, binlogs: binlogs.iter().map(listed).collect(), end, before })
+        Ok(FilesHistory { facts, binlogs: binlogs.iter().map(listed).collect(), end, before, broken })
     }
 
     /// The newest binlog that has its first events: a server that is killed while it makes one leaves less than that.
-    fn newest<'a>(&self, binlogs: &'a [Indexed]) -> Result<(&'a Indexed, Scanned), FilesError> {
+    fn newest<'a>(&self, binlogs: &'a [Indexed]) -> Result<Newest<'a>, FilesError> {
         let mut newest = binlogs.iter().rev();
         let Some(last) = newest.next() else { return Err(FilesError::NoIndex { datadir: self.datadir.clone() }) };
-        match (self.scan(last, false), newest.next()) {
-            (Ok(scanned), _) if scanned.before.is_some() => Ok((last, scanned)),
+        let (binlog, mut scanned, broken) = match (self.scan(last, false), newest.next()) {
+            (Ok(scanned), _) if scanned.before.is_some() => (last, scanned, None),
             (Err(FilesError::Open(failure)), Some(previous)) if failure.exit == binlog_decrypt::Exit::Damaged => {
-                Ok((previous, self.scan(previous, false)?))
+                (previous, self.scan(previous, false)?, Some(Broken::Opening(failure)))
             }
-            (Ok(_), Some(previous)) => Ok((previous, self.scan(previous, false)?)),
-            (scanned, _) => Ok((last, scanned?)),
-        }
+            (Ok(scanned), Some(previous)) => (previous, self.scan(previous, false)?, scanned.broken),
+            (scanned, _) => (last, scanned?, None),
+        };
+        let of_last = broken.map(|broken| (last.name.clone(), broken));
+        let broken = of_last.or_else(|| scanned.broken.take().map(|broken| (binlog.name.clone(), broken)));
+        Ok(Newest { binlog, scanned, broken })
     }
 
     /// Reads a binlog, or only what is in front of its transactions. One that breaks off counts as far as it goes.
     fn scan(&self, binlog: &Indexed, only_beginning: bool) -> Result<Scanned, FilesError> {
         let mut open = OpenBinlog::open(self, binlog)?;
-        let mut scanned =
-            Scanned { version: open.version.clone(), before: None, gtids: GtidSet::new(), numbered: None, whole: 0 };
+        let mut scanned = Scanned {
+            version: open.version.clone(),
+            before: None,
+            gtids: GtidSet::new(),
+            numbered: None,
+            whole: 0,
+            broken: None,
+        };
         let mut tracker = TransactionTracker::new();
         while open.fill()? {
-            while let Ok(Some((offset, event))) = open.framer.next() {
+            loop {
+                let (offset, event) = match open.framer.next() {
+                    Ok(Some(framed)) => framed,
+                    Ok(None) => break,
+                    // What follows is not read: it would pile up.
+                    Err(error) => {
+                        scanned.broken = Some(Broken::Event(error));
+                        return Ok(scanned);
+                    }
+                };
                 if event.event_type() == EventType::PREVIOUS_GTIDS {
                     let read = previous_gtids(&event).map_err(|source| FrameError::Event { offset, source });
                     let damaged = |source| FilesError::Damaged { binlog: binlog.name.clone(), source };
@@ -111,8 +158,13 @@ impl ServerFiles {
                         return Ok(scanned);
                     }
                 }
-                // Events in no order are told when they are read to be kept.
-                let Ok(progress) = tracker.accept(offset, &event) else { return Ok(scanned) };
+                let progress = match tracker.accept(offset, &event) {
+                    Ok(progress) => progress,
+                    Err(error) => {
+                        scanned.broken = Some(Broken::Order(error));
+                        return Ok(scanned);
+                    }
+                };
                 if let Progress::Committed(transaction) = &progress {
                     scanned.numbered = Some(transaction.gtid.is_some());
                     transaction.gtid.iter().for_each(|gtid| scanned.gtids.insert(gtid));

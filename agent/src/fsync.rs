@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use tempfile::{NamedTempFile, TempPath};
+use zeroize::Zeroizing;
 
 use crate::failpoint;
 
@@ -200,7 +201,8 @@ pub fn sweep_temporaries(folder: &Path) -> io::Result<usize> {
 /// A locked, fsynced temporary file with all of `body`.
 fn write_temporary(folder: &Path, body: &mut dyn Read) -> Result<(NamedTempFile, u64), WriteError> {
     let mut temporary = locked_temporary(folder).map_err(WriteError::File)?;
-    let mut buffer = vec![0; COPY_BYTES];
+    // A body may be a keyring.
+    let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
     let mut size = 0;
     loop {
         let count = match body.read(&mut buffer) {

@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -295,15 +294,13 @@ fn note_other_components(manifest: &Manifest, notes: &mut Vec<String>) {
 
 /// A small JSON file; none if it does not exist. The error is for people.
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, String> {
-    match fs::read(path) {
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Some(value)),
-            // Configurations of other components carry passwords; the parser's message could quote them.
-            Err(error) => Err(format!("{}: not understood at line {}", path.display(), error.line())),
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{}: {error}", path.display())),
-    }
+    // Some of them hold a password.
+    let Some(bytes) = read_secret_file(path).map_err(|error| format!("{}: {error}", path.display()))? else {
+        return Ok(None);
+    };
+    // The parser's message could quote it.
+    let value = serde_json::from_slice(&bytes);
+    value.map(Some).map_err(|error| format!("{}: not understood at line {}", path.display(), error.line()))
 }
 
 #[cfg(test)]

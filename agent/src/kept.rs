@@ -18,4 +18,4 @@ pub use keeper::Keeper;
 pub use open::KeysOf;
 pub use passwords::KeptKeys;
 pub use proof::{BodyFacts, BodyProof, ProofError, prove_kept};
-pub use take::{Kept, RefusedFile, Wanted, keep, survey};
+pub use take::{Keeping, Kept, RefusedFile, Wanted, keep, survey};

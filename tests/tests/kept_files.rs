@@ -2,23 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use binlog_decrypt::{Failure, KeyPlaces, Keys};
 use highwater::archive::{Archive, FileDraft};
 use highwater::config::Config;
-use highwater::kept::{BodyProof, KeepError, Kept, RefusedFile, keep};
-use highwater::store::DirectoryStore;
-use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader};
-use highwater_catalog::{Micros, Sha256Digest};
+use highwater::kept::{BodyProof, KeepError, Keeping, Kept, RefusedFile, keep};
+use highwater::store::{DirectoryStore, ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
+use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader, ServerUuid};
+use highwater_catalog::{KeptFile, Micros, Sha256Digest};
 use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, Keyring, MasterKey};
 use highwater_tests::{Finished, Installation, MysqlServer, Programs, Protected, Workload, Writer, mysql_program};
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 /// How long an agent may take to keep a file.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -64,14 +67,8 @@ impl Bed {
     fn keep(&self, keyring: &Path) -> Result<Result<Kept, KeepError>> {
         let archive = self.archive()?;
         let server = self.server.uuid()?.parse()?;
-        Ok(keep(
-            &archive,
-            server,
-            &|| keys(keyring),
-            &self.paths()?,
-            &archive.inventory()?.files,
-            &ProgressBar::hidden(),
-        ))
+        let known = archive.inventory()?.files;
+        Ok(keep_all(&archive, server, keyring, &self.paths()?, &known))
     }
 
     /// All binlogs, the open one last.
@@ -107,6 +104,20 @@ impl Bed {
         let folder = folder.display().to_string();
         self.highwater.run(&[&["--json", "binlogs", "--output-dir", &folder], more].concat())
     }
+}
+
+/// Keeps them as somebody does who keeps nothing else.
+fn keep_all(
+    archive: &Archive,
+    server: ServerUuid,
+    keyring: &Path,
+    paths: &[PathBuf],
+    known: &[KeptFile],
+) -> Result<Kept, KeepError> {
+    let (bar, stop) = (ProgressBar::hidden(), CancellationToken::new());
+    let keeping = Keeping { archive, server, keys: &|| keys(keyring), known, bar: &bar, stop: &stop };
+    let mut kept = Kept::default();
+    keep(&keeping, paths, &mut BTreeMap::new(), &mut kept).map(|()| kept)
 }
 
 fn keys(keyring: &Path) -> Result<Keys, Failure> {
@@ -263,7 +274,8 @@ fn kept_files_are_made_again_with_stock_tools() -> Result<()> {
     let exported = out.join("keyring");
     bed.highwater.run(&["keyring", "export", "--output", &exported.display().to_string()])?.success()?;
     for (name, body) in bed.bodies()? {
-        let path = out.join("kept").join(&name);
+        let mark = FileMark::of_body(&body).context("a mark")?.to_string();
+        let path = out.join("kept").join(bed.server.uuid()?).join(mark).join(&name);
         let bytes = fs::read(&path)?;
         ensure!(bytes == fs::read(bed.server.data().join(&name))?, "{name} is not the file that the server has");
         ensure!(bytes[ENCRYPTION_HEADER_LEN..] == body[..]);
@@ -435,7 +447,7 @@ fn a_damaged_file_is_not_kept_and_the_others_are() -> Result<()> {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&paths[1], bytes)?;
-    let kept = keep(&archive, server, &|| keys(&keyring), &paths, &[], &ProgressBar::hidden())?;
+    let kept = keep_all(&archive, server, &keyring, &paths, &[])?;
     let [RefusedFile { error: damaged, .. }] = kept.refused.as_slice() else { anyhow::bail!("{kept:?}") };
     ensure!(damaged.to_string() == "binlog.000002 is damaged" && damaged.exit().code() == 4, "{damaged:?}");
     ensure!(kept.files.len() == paths.len() - 2 && kept.open.len() == 1, "{kept:?}");
@@ -469,6 +481,97 @@ fn a_file_whose_key_is_lost_is_told_and_the_others_are_kept() -> Result<()> {
     // With the key they are kept, too.
     let all = bed.keep(&bed.server.keyring())??;
     ensure!(all.files.len() == kept.refused.len() && all.refused.is_empty(), "{all:?}");
+    Ok(())
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_has_changed_is_told_and_the_others_are_kept() -> Result<()> {
+    let bed = Bed::new()?;
+    let (archive, server) = (bed.archive()?, bed.server.uuid()?.parse()?);
+    let folder = tempfile::tempdir()?;
+    // It opens like a file, and cannot be read.
+    let unreadable = folder.path().join("binlog.000000");
+    fs::create_dir(&unreadable)?;
+    let purged = folder.path().join("binlog.000042");
+    let mut paths = bed.paths()?;
+    let first = keep_all(&archive, server, &bed.server.keyring(), &paths[..1], &[])?;
+    let mut known = first.files;
+    known[0].objects[0].plain_size += 1;
+    paths.insert(0, unreadable.clone());
+    paths.insert(2, purged);
+    let kept = keep_all(&archive, server, &bed.server.keyring(), &paths, &known)?;
+    let refused: Vec<(&Path, u8)> =
+        kept.refused.iter().map(|file| (file.path.as_path(), file.error.exit().code())).collect();
+    ensure!(refused == [(unreadable.as_path(), 1), (paths[1].as_path(), 4)], "{kept:?}");
+    ensure!(kept.files.len() == bed.bodies()?.len() - 1 && kept.open.len() == 1, "{kept:?}");
+    Ok(())
+}
+
+/// A store that is full when so many bodies are in it.
+#[derive(Debug)]
+struct FullStore {
+    inner: DirectoryStore,
+    room: AtomicUsize,
+}
+
+impl ObjectStore for FullStore {
+    fn create(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<ObjectInfo, StoreError> {
+        let is_body = key.as_str().contains(".body.");
+        let takes = |room: usize| room.checked_sub(1);
+        if is_body && self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, takes).is_err() {
+            let (key, store, source) = (key.to_string(), self.describe(), ErrorKind::StorageFull.into());
+            return Err(StoreError { kind: StoreErrorKind::Full, action: "create", key, store, source });
+        }
+        self.inner.create(key, body)
+    }
+
+    fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {
+        self.inner.open(key)
+    }
+
+    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.inner.list(prefix)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[test]
+fn what_was_published_before_the_store_was_full_is_not_published_again() -> Result<()> {
+    let bed = Bed::new()?;
+    let (paths, server, keyring) = (bed.paths()?, bed.server.uuid()?.parse()?, bed.server.keyring());
+    let (config, _) = Config::load(Some(&bed.highwater.config()))?;
+    let store = Arc::new(FullStore { inner: DirectoryStore::open(&bed.highwater.store())?, room: 1.into() });
+    let archive = Archive::open(Arc::clone(&store) as Arc<dyn ObjectStore>, None)?;
+    let archive = archive.for_writing(&config.service_name()?, config.recipients()?)?;
+    let archive = archive.with_scratch(bed.highwater.folder());
+    let (bar, stop) = (ProgressBar::hidden(), CancellationToken::new());
+    let mut known = Vec::new();
+    let mut bundled = BTreeMap::new();
+    let mut look = |known: &[KeptFile]| {
+        let mut kept = Kept::default();
+        let keys = || keys(&keyring);
+        let keeping = Keeping { archive: &archive, server, keys: &keys, known, bar: &bar, stop: &stop };
+        (keep(&keeping, &paths, &mut bundled, &mut kept), kept)
+    };
+    for (keys, files) in [(1, 1), (0, 0)] {
+        let (outcome, kept) = look(&known);
+        ensure!(outcome.is_err() && (kept.keys.len(), kept.files.len()) == (keys, files), "{outcome:?} {kept:?}");
+        known.extend(kept.files);
+    }
+    store.room.store(1000, Ordering::Relaxed);
+    let (outcome, kept) = look(&known);
+    outcome?;
+    ensure!(kept.known == 1 && kept.keys.is_empty(), "{kept:?}");
+    ensure!(kept.files.len() == bed.bodies()?.len() - 1, "{kept:?}");
+    let verified = bed.highwater.json(&["verify"])?;
+    ensure!(verified["files"] == bed.bodies()?.len() && verified["orphans"] == serde_json::json!([]), "{verified}");
     Ok(())
 }
 
@@ -588,6 +691,47 @@ fn salvage_keeps_the_encrypted_files_of_a_dead_server() -> Result<()> {
     for name in originals.keys().take(closed) {
         ensure!(target.remote_binlog(name)? == originals[name], "the server sends another {name}");
     }
+    Ok(())
+}
+
+#[test]
+fn salvage_keeps_files_that_do_not_continue_the_archive() -> Result<()> {
+    let (site, originals) = left_behind()?;
+    // All but the newest closed one and the one that was open.
+    let index = site.source.data().join("binlog.index");
+    let lines = fs::read_to_string(&index)?;
+    let gone: Vec<&String> = originals.keys().rev().skip(2).collect();
+    let rest: String =
+        lines.split_inclusive('\n').filter(|line| !gone.iter().any(|name| line.contains(*name))).collect();
+    ensure!(rest.lines().count() == 2, "{rest}");
+    fs::write(&index, rest)?;
+    gone.iter().try_for_each(|name| fs::remove_file(site.source.data().join(name)))?;
+    let (refused, said) = salvage(&site, &["--keep-encrypted"])?;
+    ensure!(refused.code == Some(5), "{:?} {}", refused.code, refused.stderr);
+    ensure!(said["kept"]["files"].as_array().map(Vec::len) == Some(1) && said["transactions"].is_null(), "{said}");
+    let listed = site.highwater.json(&["list", "files"])?;
+    ensure!(listed.as_array().map(Vec::len) == Some(1), "{listed}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_keeps_a_file_ends_when_it_is_told_to() -> Result<()> {
+    let source = MysqlServer::builder().start()?;
+    let datadir = source.data().display().to_string();
+    let mut site = Protected::of(source, |highwater| {
+        let lines = format!("source = \"files\"\ndatadir = \"{datadir}\"\nkeep_encrypted = true");
+        highwater.configure("capture", &lines)
+    })?;
+    site.restart_agent(&[("FAILPOINTS", "kept.read=sleep(3600000)")])?;
+    site.source.sql("CREATE DATABASE d; FLUSH BINARY LOGS")?;
+    let Protected { highwater, agent, .. } = &mut site;
+    // Its password is published just before a file is read.
+    highwater.wait_until("key bundle", LIMIT, agent, |highwater| {
+        let keys = highwater.json(&["list", "keys"])?;
+        Ok(keys.as_array().is_some_and(|keys| !keys.is_empty()))
+    })?;
+    site.settle()?;
+    ensure!(site.highwater.json(&["list", "files"])? == serde_json::json!([]), "a file was kept");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use highwater_catalog::{
 };
 use highwater_keyring::FileMark;
 
-use super::pieces::{Pieces, Stretch};
+use super::pieces::{Pieces, Stored, Stretch};
 use super::{Archive, ArchiveError, ObjectReader, Published, StoredFacts, now};
 use crate::failpoint;
 use crate::seal::Compression;
@@ -112,9 +112,9 @@ impl Archive {
         body: &mut dyn Read,
     ) -> Result<KeptFile, ArchiveError> {
         // Encrypted bytes do not compress: whoever tries hardest finds nothing.
-        let objects = Pieces::new(self, draft.stretch(), Compression::Fast).store(body)?.objects;
-        let header =
-            Pieces::in_one(self, draft.header_stretch(), Compression::Fast).store(&mut header.as_slice())?.objects;
+        let Stored { objects, keys, .. } = Pieces::new(self, draft.stretch(), Compression::Fast).store(body)?;
+        let pieces = Pieces::in_one(self, draft.header_stretch(), Compression::Fast);
+        let header = pieces.store(&mut header.as_slice()).inspect_err(|_| self.discard(keys))?.objects;
         let [header] = header.as_slice() else {
             return Err(ArchiveError::Draft { what: draft.binlog.to_string(), bytes: 0 });
         };
@@ -125,11 +125,11 @@ impl Archive {
         match published {
             Published::Now => Ok(file),
             Published::Before(there) => {
+                let named = names(&there);
+                self.discard(names(&file).into_iter().filter(|key| !named.contains(key)));
                 if (there.body_sha256, there.body_size()) != (file.body_sha256, file.body_size()) {
                     return Err(ArchiveError::Conflict { object: file.key() });
                 }
-                let named = names(&there);
-                self.discard(names(&file).into_iter().filter(|key| !named.contains(key)));
                 Ok(there)
             }
         }

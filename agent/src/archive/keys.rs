@@ -4,6 +4,7 @@ use std::io::Read;
 
 use highwater_binlog::ServerUuid;
 use highwater_catalog::{KEYS_PREFIX, KeyGeneration, ManifestName, key_object_key};
+use highwater_keyring::KEYRING_BYTES_MAX;
 use zeroize::Zeroizing;
 
 use super::{Archive, ArchiveError, Published, StoredFacts, now, object_key};
@@ -35,11 +36,19 @@ impl Archive {
             match self.store.create(&key, &mut sealed) {
                 Ok(_) => {}
                 Err(error) if error.kind == StoreErrorKind::Exists => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.discard([key.to_string()]);
+                    return Err(error.into());
+                }
             }
+            // The manifest may be there even if this fails: its object stays.
             match self.publish(&keys)? {
                 Published::Now => return Ok(keys),
-                Published::Before(_) => generation += 1,
+                Published::Before(there) if there == keys => return Ok(keys),
+                Published::Before(_) => {
+                    self.discard([key.to_string()]);
+                    generation += 1;
+                }
             }
         }
     }
@@ -47,7 +56,9 @@ impl Archive {
     /// The plain bytes of a key bundle.
     pub fn read_keys(&self, keys: &KeyGeneration) -> Result<Zeroizing<Vec<u8>>, ArchiveError> {
         let facts = StoredFacts::of_keys(keys);
-        let mut plain = Zeroizing::new(Vec::new());
+        // Room for all of it, which is random enough to be at most so much longer: growing would leave copies behind.
+        let size = usize::try_from(keys.stored_size.saturating_mul(8)).unwrap_or(usize::MAX);
+        let mut plain = Zeroizing::new(Vec::with_capacity(size.min(KEYRING_BYTES_MAX)));
         let mut reader = self.read_object(&facts)?;
         reader.read_to_end(&mut plain).map_err(|error| ArchiveError::of_read(facts.key(), error))?;
         Ok(plain)

@@ -51,6 +51,8 @@ pub(super) struct Stored {
     pub(super) sha256: Sha256Digest,
     /// Its objects, in order.
     pub(super) objects: Vec<ObjectFacts>,
+    /// Their names.
+    pub(super) keys: Vec<String>,
     /// Whether the store took longer to take them than they took to be sealed.
     pub(super) waited_for_the_store: bool,
 }
@@ -106,7 +108,7 @@ impl<'a> Pieces<'a> {
         match stored {
             Ok(sha256) => {
                 let waited_for_the_store = self.storing > self.sealing;
-                Ok(Stored { sha256, objects: self.objects, waited_for_the_store })
+                Ok(Stored { sha256, objects: self.objects, keys: self.keys, waited_for_the_store })
             }
             Err(error) => {
                 self.discard();

@@ -139,7 +139,7 @@ impl Archive {
     ) -> Result<StoredSegment, ArchiveError> {
         // What could not be read back is refused before anything is stored.
         draft.outline().encode(&self.repository.id)?;
-        let Stored { sha256, objects, waited_for_the_store } =
+        let Stored { sha256, objects, waited_for_the_store, .. } =
             Pieces::new(self, draft.stretch(), compression).store(plain)?;
         Ok(StoredSegment { plain_sha256: sha256, objects, waited_for_the_store })
     }

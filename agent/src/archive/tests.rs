@@ -369,6 +369,44 @@ fn key_bundles_are_generations_and_always_sealed() {
     assert_eq!(error.to_string(), "keys are only stored sealed, and the archive is not encrypted");
 }
 
+/// A store that has what it was given and says that it failed.
+#[derive(Debug)]
+struct LyingStore(MemoryStore);
+
+impl ObjectStore for LyingStore {
+    fn create(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<ObjectInfo, StoreError> {
+        self.0.create(key, body)?;
+        let (key, store, source) = (key.to_string(), self.describe(), io::ErrorKind::ConnectionReset.into());
+        Err(StoreError { kind: StoreErrorKind::Transient, action: "create", key, store, source })
+    }
+
+    fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {
+        self.0.open(key)
+    }
+
+    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.0.list(prefix)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.0.delete(key)
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+#[test]
+fn a_key_bundle_that_is_not_stored_leaves_nothing() {
+    let store = MemoryStore::new();
+    let healthy = archive(&store);
+    let before = keys(&store);
+    let doomed = Archive { store: Arc::new(LyingStore(store.clone())), ..healthy };
+    doomed.publish_keys(SERVER.parse().unwrap(), vec![], b"bundle").unwrap_err();
+    assert_eq!(keys(&store), before);
+}
+
 #[test]
 fn an_archive_is_created_once_and_only_in_an_empty_store() {
     let store = MemoryStore::new();

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use indicatif::ProgressBar;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +11,7 @@ use super::{Context, blocking_value, interrupted};
 use crate::capture::{Capture, CaptureError, CaptureSource, Discontinuity, SalvageEnd, SalvagePlan, chain};
 use crate::cli::SalvageArgs;
 use crate::exit::{Exit, Failure};
-use crate::kept::{Keeper, Wanted};
+use crate::kept::{Keeper, Kept, Wanted};
 use crate::render;
 use crate::source::ServerFiles;
 
@@ -32,48 +31,77 @@ pub(super) async fn run(context: Context, args: SalvageArgs, stop: CancellationT
         let plan = capture.survey(&stopped, &|read, all| {
             checking.set_length(all);
             checking.set_position(read);
-        })?;
+        });
         checking.finish_and_clear();
         anyhow::Ok((capture, keeper, plan))
     });
     let (capture, keeper, plan) = surveyed.await?.map_err(|error| explained(error, &shown))?;
-    let plan = plan.ok_or_else(interrupted)?;
+    let taken = match plan {
+        Ok(Some(plan)) => take(capture, plan, dry_run, &stop).await,
+        Ok(None) => Err(interrupted().into()),
+        Err(error) => Err(error.into()),
+    };
+    // Files are kept even where the disk does not continue the archive.
+    let (kept, keeping) = match keeper {
+        None => (None, Ok(())),
+        Some(_) if stop.is_cancelled() => (None, Err(interrupted().into())),
+        Some(keeper) => keep_files(keeper, dry_run, &stop).await?,
+    };
+    // Whatever became of the one, the other is told.
+    print(&context, taken.as_ref().ok(), kept.as_ref())?;
+    let (plan, _) = taken.map_err(|error| explained(error, &shown))?;
+    finish(&plan)?;
+    keeping?;
+    kept.map_or(Ok(Exit::Done), kept_whole)
+}
+
+/// Takes what the plan says, unless it is a dry run.
+async fn take(
+    capture: Capture,
+    plan: SalvagePlan,
+    dry_run: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<(SalvagePlan, Outcome)> {
     let outcome = match (dry_run, plan.is_empty()) {
         (true, _) => Outcome::Planned,
         (false, true) => Outcome::Nothing,
         (false, false) => {
-            let taking = render::bytes_bar(plan.bytes_on_disk, "taking");
-            if !take(capture, &plan, &stop, &taking).await.map_err(|error| explained(error, &shown))? {
+            let bar = render::bytes_bar(plan.bytes_on_disk, "taking");
+            let finished = capture.salvage(&plan, stop, &|read| bar.set_position(read)).await;
+            bar.finish_and_clear();
+            if !finished? {
                 let hint = "what was taken is in the archive or in the spool: run it again, and it goes on there";
                 return Err(interrupted().hint(hint).into());
             }
             Outcome::Taken
         }
     };
-    let kept = match keeper {
-        Some(keeper) => Some(keep_files(keeper, dry_run, &stop).await),
-        None => None,
-    };
-    // Whatever became of the files, what was taken is told.
-    print(&context, &plan, outcome, kept.as_ref().and_then(|kept| kept.as_ref().ok()))?;
-    finish(&plan)?;
-    kept.map_or(Ok(Exit::Done), |kept| kept_whole(kept?))
+    Ok((plan, outcome))
 }
 
-/// Keeps the disk's encrypted binlogs, or only says which.
-async fn keep_files(mut keeper: Keeper, dry_run: bool, stop: &CancellationToken) -> anyhow::Result<Wanted> {
-    let bar = render::bytes_bar(0, "keeping");
+/// Keeps the disk's encrypted binlogs, or only says which: what came of it, if anything, and whether it failed.
+async fn keep_files(
+    mut keeper: Keeper,
+    dry_run: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Option<Wanted>, anyhow::Result<()>)> {
+    let (bar, stopped) = (render::bytes_bar(0, "keeping"), stop.clone());
     let keeping = blocking_value(move || {
         if dry_run {
-            return keeper.survey();
+            return match keeper.survey() {
+                Ok(wanted) => (Some(wanted), Ok(())),
+                Err(error) => (None, Err(error.into())),
+            };
         }
-        let kept = keeper.look(&bar)?;
+        let mut kept = Kept::default();
+        let outcome = keeper.look(&bar, &stopped, &mut kept);
         bar.finish_and_clear();
-        Ok(Wanted { kept, ..Wanted::default() })
+        let is_told = outcome.is_ok() || !(kept.files.is_empty() && kept.refused.is_empty());
+        (is_told.then(|| Wanted { kept, ..Wanted::default() }), outcome.map_err(Into::into))
     });
     tokio::select! {
-        kept = keeping => Ok(kept??),
-        () = stop.cancelled() => Err(interrupted().into()),
+        kept = keeping => kept,
+        () = stop.cancelled() => Ok((None, Err(interrupted().into()))),
     }
 }
 
@@ -83,17 +111,6 @@ fn kept_whole(mut wanted: Wanted) -> anyhow::Result<Exit> {
         true => Ok(Exit::Done),
         false => Err(wanted.kept.refused.swap_remove(0).error.into()),
     }
-}
-
-async fn take(
-    capture: Capture,
-    plan: &SalvagePlan,
-    stop: &CancellationToken,
-    bar: &ProgressBar,
-) -> anyhow::Result<bool> {
-    let finished = capture.salvage(plan, stop, &|read| bar.set_position(read)).await;
-    bar.finish_and_clear();
-    Ok(finished?)
 }
 
 /// What came of it.
@@ -112,16 +129,16 @@ fn explained(error: anyhow::Error, datadir: &Path) -> anyhow::Error {
     };
     let hint = match why {
         Discontinuity::Gap { .. } | Discontinuity::BinlogGone { .. } => {
-            "nothing was published: look for the missing binlogs on a replica's disk or in copies, and salvage from there \
+            "nothing was taken: look for the missing binlogs on a replica's disk or in copies, and salvage from there \
              first"
         }
-        Discontinuity::Incident { .. } => "nothing was published: the server itself lost events there",
+        Discontinuity::Incident { .. } => "nothing was taken: the server itself lost events there",
         Discontinuity::Forked { .. }
         | Discontinuity::Anonymous
         | Discontinuity::Differs { .. }
         | Discontinuity::OtherServer { .. }
         | Discontinuity::OtherMode { .. } => {
-            "nothing was published: this is another server, or it was reset, restored or lost its last transactions; \
+            "nothing was taken: this is another server, or it was reset, restored or lost its last transactions; \
              binlog-decrypt opens its files"
         }
     };
@@ -147,13 +164,17 @@ fn finish(plan: &SalvagePlan) -> anyhow::Result<Exit> {
     }
 }
 
-fn print(context: &Context, plan: &SalvagePlan, outcome: Outcome, kept: Option<&Wanted>) -> std::io::Result<()> {
+fn print(context: &Context, taken: Option<&(SalvagePlan, Outcome)>, kept: Option<&Wanted>) -> std::io::Result<()> {
+    if taken.is_none() && kept.is_none() {
+        return Ok(());
+    }
     if context.json() {
-        let mut value = as_json(plan, outcome);
+        let mut value = taken.map_or_else(|| json!({}), |(plan, outcome)| as_json(plan, *outcome));
         value["kept"] = kept.map(kept_json).unwrap_or_default();
         return render::print_json(&value);
     }
-    render::print(&(as_text(plan, outcome) + &kept.map(kept_text).unwrap_or_default()))
+    let text = taken.map(|(plan, outcome)| as_text(plan, *outcome)).unwrap_or_default();
+    render::print(&(text + &kept.map(kept_text).unwrap_or_default()))
 }
 
 fn kept_json(wanted: &Wanted) -> serde_json::Value {

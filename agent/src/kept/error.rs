@@ -140,6 +140,24 @@ impl KeepError {
         }
     }
 
+    /// Whether it says nothing of other files.
+    pub(super) fn is_of_one_file(&self) -> bool {
+        match self {
+            Self::Open(failure) => {
+                use binlog_decrypt::Exit as Decrypt;
+                matches!(failure.exit, Decrypt::Failed | Decrypt::Key | Decrypt::Damaged)
+            }
+            Self::Archive(error) => matches!(
+                error,
+                ArchiveError::Read { .. }
+                    | ArchiveError::Draft { .. }
+                    | ArchiveError::Changed { .. }
+                    | ArchiveError::Conflict { .. }
+            ),
+            error => matches!(error, Self::Read { .. } | Self::Damaged { .. } | Self::Grown { .. }),
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

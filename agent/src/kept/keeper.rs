@@ -1,19 +1,20 @@
 //! A server's disk whose encrypted binlogs are kept: once, or for as long as the agent runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use highwater_catalog::KeptFile;
+use highwater_keyring::FileMark;
 use indicatif::ProgressBar;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{KeepError, Kept, Wanted, keep, survey};
+use super::{KeepError, Keeping, Kept, Wanted, keep, survey};
 use crate::archive::Archive;
 use crate::capture::{Index, chain};
 use crate::exit::Exit;
@@ -22,6 +23,13 @@ use crate::source::ServerFiles;
 /// How often the index is looked at. A server that purges a binlog within this time after it was closed is faster.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Longest pause after a failure, and how long a file is left alone that could not be read: every attempt may read and
+/// seal a whole file.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long the file that is being kept may take after the signal to stop. Dropping it leaves objects that nothing names.
+const STOP_DEADLINE: Duration = Duration::from_secs(3);
+
 /// A server's disk whose encrypted binlogs are kept.
 #[derive(Debug)]
 pub struct Keeper {
@@ -29,15 +37,35 @@ pub struct Keeper {
     index: Index,
     files: Arc<ServerFiles>,
     known: Vec<KeptFile>,
-    /// Files that need no second look, by name, device and inode: a server that is reset begins its names again.
-    settled: BTreeSet<(PathBuf, u64, u64)>,
+    /// Passwords that were published, and in which generation of the key bundle.
+    bundled: BTreeMap<FileMark, u32>,
+    /// Files that need no second look, or none before a time.
+    settled: BTreeMap<Identity, Option<Instant>>,
+}
+
+/// One file of a name: a server that is reset begins its names again, and its file system the inodes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    /// Where the file system tells.
+    born: Option<SystemTime>,
+}
+
+impl Identity {
+    /// None if the file is gone.
+    fn of(path: PathBuf) -> Option<Self> {
+        let facts = fs::metadata(&path).ok()?;
+        Some(Self { path, device: facts.dev(), inode: facts.ino(), born: facts.created().ok() })
+    }
 }
 
 impl Keeper {
     /// Of a disk, some of whose files the archive has.
     #[must_use]
     pub fn new(archive: Archive, index: Index, files: Arc<ServerFiles>, known: Vec<KeptFile>) -> Self {
-        Self { archive, index, files, known, settled: BTreeSet::new() }
+        Self { archive, index, files, known, bundled: BTreeMap::new(), settled: BTreeMap::new() }
     }
 
     /// Which files keeping would take. Blocking.
@@ -49,71 +77,117 @@ impl Keeper {
         survey(files.server(), &|| files.keys(), &files.paths()?, &self.known)
     }
 
-    /// Keeps what was closed since the last look. Blocking.
+    /// Keeps what was closed since the last look. Ends after the file it is at when `stop` is cancelled. Blocking.
     ///
     /// # Errors
-    /// As [`keep`]; the next look tries again.
-    pub fn look(&mut self, bar: &ProgressBar) -> Result<Kept, KeepError> {
-        let mut new = Vec::new();
-        let mut there = BTreeSet::new();
-        for path in self.files.paths()? {
-            // What was purged between the index and here is gone.
-            let Ok(facts) = fs::metadata(&path) else { continue };
-            let identity = (path, facts.dev(), facts.ino());
-            if !self.settled.contains(&identity) {
-                new.push(identity.0.clone());
-            }
-            there.insert(identity);
-        }
-        if new.is_empty() {
-            return Ok(Kept::default());
-        }
-        let files = &self.files;
-        let kept = keep(&self.archive, files.server(), &|| files.keys(), &new, &self.known, bar)?;
-        kept.record(&self.index)?;
-        self.known.extend(kept.files.iter().cloned());
-        let is_open = |path: &PathBuf| kept.open.iter().any(|binlog| path.ends_with(binlog.as_str()));
-        // A key may come later; damage stays.
-        let lacks_key = |path: &PathBuf| {
-            kept.refused.iter().any(|refused| refused.path == *path && refused.error.exit() == Exit::Key)
+    /// As [`keep`]: what was published before is in `kept`, and the next look goes on behind it.
+    pub fn look(&mut self, bar: &ProgressBar, stop: &CancellationToken, kept: &mut Kept) -> Result<(), KeepError> {
+        // What was purged between the index and here is gone.
+        let there: BTreeSet<Identity> = self.files.paths()?.into_iter().filter_map(Identity::of).collect();
+        self.settled.retain(|file, _| there.contains(file));
+        let now = Instant::now();
+        let is_due = |file: &Identity| match self.settled.get(file) {
+            None => true,
+            Some(until) => until.is_some_and(|until| until <= now),
         };
-        self.settled = there.into_iter().filter(|(path, ..)| !is_open(path) && !lacks_key(path)).collect();
-        Ok(kept)
+        let new: Vec<Identity> = there.into_iter().filter(is_due).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<PathBuf> = new.iter().map(|file| file.path.clone()).collect();
+        let files = &self.files;
+        let (archive, server, known) = (&self.archive, files.server(), &self.known);
+        let keeping = Keeping { archive, server, keys: &|| files.keys(), known, bar, stop };
+        let outcome = keep(&keeping, &paths, &mut self.bundled, kept);
+        self.known.extend(kept.files.iter().cloned());
+        kept.record(&self.index)?;
+        outcome?;
+        if !stop.is_cancelled() {
+            self.settle(new, kept);
+        }
+        Ok(())
+    }
+
+    /// Notes which of the files that were looked at need no second look.
+    fn settle(&mut self, looked_at: Vec<Identity>, kept: &Kept) {
+        for file in looked_at {
+            let refused = kept.refused.iter().find(|refused| refused.path == file.path);
+            let is_open = kept.open.iter().any(|binlog| file.path.ends_with(binlog.as_str()));
+            match refused.map(|refused| refused.error.exit()) {
+                // A key may come later, and so may a disk that reads; damage stays.
+                Some(Exit::Key) => self.settled.remove(&file),
+                Some(Exit::Failed) => self.settled.insert(file, Some(Instant::now() + RETRY_INTERVAL)),
+                _ if is_open => self.settled.remove(&file),
+                _ => self.settled.insert(file, None),
+            };
+        }
     }
 
     /// Looks again and again until `stop` is cancelled. Failures are logged and tried again.
     pub async fn watch(mut self, stop: CancellationToken) {
-        let mut failed = false;
+        let mut pause = POLL_INTERVAL;
         let mut told = BTreeSet::new();
         while !stop.is_cancelled() {
-            let looking = spawn_blocking(move || {
-                let result = self.look(&ProgressBar::hidden());
-                (result, self)
+            let stopped = stop.clone();
+            let mut looking = spawn_blocking(move || {
+                let mut kept = Kept::default();
+                let result = self.look(&ProgressBar::hidden(), &stopped, &mut kept);
+                (result, kept, self)
             });
-            let Ok((result, after)) = looking.await else { return };
+            let looked = tokio::select! {
+                looked = &mut looking => looked,
+                () = stop.cancelled() => match timeout(STOP_DEADLINE, looking).await {
+                    Ok(looked) => looked,
+                    Err(_) => return,
+                },
+            };
+            let Ok((result, kept, after)) = looked else { return };
             self = after;
-            match result {
-                Ok(kept) => {
-                    for file in &kept.files {
-                        tracing::info!(binlog = %file.binlog, bytes = file.body_size(), "encrypted binlog kept");
-                    }
-                    for refused in kept.refused {
-                        if told.insert(refused.path) {
-                            tracing::error!(error = %chain(&refused.error), "binlog not kept");
-                        }
-                    }
-                    failed = false;
-                }
-                Err(error) if !failed => {
-                    failed = true;
-                    tracing::error!(error = %chain(&error), "binlogs not kept");
-                }
-                Err(_) => {}
+            for file in &kept.files {
+                tracing::info!(binlog = %file.binlog, bytes = file.body_size(), "encrypted binlog kept");
             }
+            for refused in kept.refused {
+                if told.insert(refused.path) {
+                    tracing::error!(error = %chain(&refused.error), "binlog not kept");
+                }
+            }
+            pause = match result {
+                Ok(()) => POLL_INTERVAL,
+                Err(error) => {
+                    if pause == POLL_INTERVAL {
+                        tracing::error!(error = %chain(&error), "binlogs not kept");
+                    }
+                    RETRY_INTERVAL.min(pause * 2)
+                }
+            };
             tokio::select! {
-                () = sleep(POLL_INTERVAL) => {}
+                () = sleep(pause) => {}
                 () = stop.cancelled() => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_made_anew_under_its_name_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("binlog.000001");
+        fs::write(&path, "old").unwrap();
+        let old = Identity::of(path.clone()).unwrap();
+        fs::write(&path, "old, and more").unwrap();
+        assert_eq!(Identity::of(path.clone()).unwrap(), old);
+        // Inodes come back at once where birth times have coarse clocks: not every new file differs, a later one does.
+        let is_another = (0..100_000).any(|_| {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "new").unwrap();
+            Identity::of(path.clone()).unwrap() != old
+        });
+        assert!(is_another, "{old:?}");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(Identity::of(path), None);
     }
 }

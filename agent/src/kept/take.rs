@@ -1,13 +1,14 @@
 //! Keeping: a server's closed encrypted binlogs go into the archive as they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use highwater_binlog::{BinlogName, ServerUuid};
 use highwater_catalog::{CatalogError, KeptFile, KeyGeneration, Micros};
-use highwater_keyring::{FileMark, KeyBundle};
+use highwater_keyring::{FileKey, FileMark, KeyBundle};
 use indicatif::ProgressBar;
+use tokio_util::sync::CancellationToken;
 
 use super::KeepError;
 use super::open::{ClosedFile, KeysOf, OnDisk, binlog_of};
@@ -15,6 +16,7 @@ use super::proof::{BodyFacts, BodyProof};
 use crate::archive::{Archive, ArchiveError, FileDraft, now};
 use crate::capture::Index;
 use crate::exit::Exit;
+use crate::failpoint;
 use crate::seal::Tally;
 
 /// How much is read at once.
@@ -22,6 +24,22 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Most passwords of a key bundle, each about 160 bytes: it stays far below the bundle's limit of 4 MiB.
 const BUNDLED_FILES_MAX: usize = 4096;
+
+/// What files of a server are kept with.
+pub struct Keeping<'a> {
+    /// Where to.
+    pub archive: &'a Archive,
+    /// Whose they are.
+    pub server: ServerUuid,
+    /// What opens them.
+    pub keys: &'a KeysOf<'a>,
+    /// What the archive has already.
+    pub known: &'a [KeptFile],
+    /// Bytes, as they are proven and stored.
+    pub bar: &'a ProgressBar,
+    /// Looked at between files.
+    pub stop: &'a CancellationToken,
+}
 
 /// What came of keeping.
 #[derive(Debug, Default)]
@@ -36,7 +54,7 @@ pub struct Kept {
     pub plain: usize,
     /// Not closed yet.
     pub open: Vec<BinlogName>,
-    /// What no key opens, or what is not a whole binlog: it was not kept.
+    /// What no key opens, what cannot be read, or what is not a whole binlog: it was not kept.
     pub refused: Vec<RefusedFile>,
 }
 
@@ -50,6 +68,18 @@ pub struct RefusedFile {
 }
 
 impl Kept {
+    /// Goes on without one file, if the failure says nothing of others.
+    fn refuse(&mut self, path: &Path, error: KeepError) -> Result<(), KeepError> {
+        if !error.is_of_one_file() {
+            return Err(error);
+        }
+        // A server may purge a file at any time.
+        if !matches!(path.try_exists(), Ok(false)) {
+            self.refused.push(RefusedFile { path: path.to_owned(), error });
+        }
+        Ok(())
+    }
+
     /// Tells the catalog what was published.
     pub(super) fn record(&self, index: &Index) -> Result<(), CatalogError> {
         self.keys.iter().try_for_each(|keys| index.keys(keys))?;
@@ -71,7 +101,7 @@ pub struct Wanted {
 /// Which of `paths`, binlogs of `server`, are encrypted, closed and not among those `known`. Blocking.
 ///
 /// # Errors
-/// When a file cannot be read, or `keys` open none at all.
+/// When `keys` open none at all. A file that cannot be opened for another reason is among those refused.
 pub fn survey(
     server: ServerUuid,
     keys: &KeysOf<'_>,
@@ -91,11 +121,11 @@ pub fn survey(
                 kept.open.push(binlog_of(path)?);
                 continue;
             }
-            Err(error) if matches!(error.exit(), Exit::Damaged | Exit::Key) => {
-                kept.refused.push(RefusedFile { path: path.clone(), error });
+            Err(error) => {
+                kept.refuse(path, error)?;
                 continue;
             }
-            found => found?,
+            Ok(found) => found,
         };
         match found {
             OnDisk::Plain => kept.plain += 1,
@@ -103,8 +133,8 @@ pub fn survey(
             OnDisk::Closed(file) => match known.get(&(&file.binlog, file.mark)) {
                 Some(before) if before.body_size() == file.body_size => kept.known += 1,
                 Some(before) => {
-                    let (binlog, kept) = (file.binlog.clone(), before.body_size());
-                    return Err(KeepError::Grown { binlog, found: file.body_size, kept });
+                    let (binlog, before) = (file.binlog.clone(), before.body_size());
+                    kept.refuse(path, KeepError::Grown { binlog, found: file.body_size, kept: before })?;
                 }
                 None => {
                     wanted.bytes += file.body_size;
@@ -122,80 +152,86 @@ pub fn survey(
     }
 }
 
-/// Keeps those of `paths`, binlogs of `server`, that are encrypted, closed and not among those `known`. Blocking.
+/// Keeps those of `paths`, binlogs of one server, that are encrypted, closed and not known. Blocking.
 ///
-/// If `keys` open none of them, nothing is published. The passwords of those that they open are published first, then each
-/// file that proves to be a whole binlog; the others are reported.
+/// If the keys open none of them, nothing is published. The passwords of those that they open are published first, but
+/// for those `bundled`, which a generation of the key bundle has; then each file that proves to be a whole binlog. The
+/// others are reported.
 ///
 /// # Errors
-/// When a file cannot be read or opened, or the archive fails. What was published before stays.
+/// When the archive fails, or the keys open nothing. What was published before is in `kept` and `bundled`.
 pub fn keep(
-    archive: &Archive,
-    server: ServerUuid,
-    keys: &KeysOf<'_>,
+    with: &Keeping<'_>,
     paths: &[PathBuf],
-    known: &[KeptFile],
-    bar: &ProgressBar,
-) -> Result<Kept, KeepError> {
-    if !archive.is_encrypted() {
+    bundled: &mut BTreeMap<FileMark, u32>,
+    kept: &mut Kept,
+) -> Result<(), KeepError> {
+    if !with.archive.is_encrypted() {
         return Err(ArchiveError::KeysUnsealed.into());
     }
-    let Wanted { paths, bytes, mut kept } = survey(server, keys, paths, known)?;
+    let wanted = survey(with.server, with.keys, paths, with.known)?;
+    *kept = wanted.kept;
     // Each is proven, and then stored.
-    bar.set_length(bytes.saturating_mul(2));
-    for paths in paths.chunks(BUNDLED_FILES_MAX) {
-        keep_some(archive, server, keys, paths, &mut kept, bar)?;
-    }
-    Ok(kept)
+    with.bar.set_length(wanted.bytes.saturating_mul(2));
+    wanted.paths.chunks(BUNDLED_FILES_MAX).try_for_each(|paths| keep_some(with, paths, bundled, kept))
 }
 
 /// Opens each file only for as long as it is needed: a server may have more of them than a process can have open.
 fn keep_some(
-    archive: &Archive,
-    server: ServerUuid,
-    keys: &KeysOf<'_>,
+    with: &Keeping<'_>,
     paths: &[PathBuf],
+    bundled: &mut BTreeMap<FileMark, u32>,
     kept: &mut Kept,
-    bar: &ProgressBar,
 ) -> Result<(), KeepError> {
-    let mut passwords = Vec::new();
+    let (mut ready, mut passwords) = (Vec::new(), Vec::new());
     for path in paths {
-        if let OnDisk::Closed(file) = OnDisk::open(path, keys)? {
-            passwords.push(file.key);
+        match OnDisk::open(path, with.keys) {
+            Ok(OnDisk::Closed(file)) => {
+                ready.push(path);
+                if !bundled.contains_key(&file.mark) {
+                    passwords.push(file.key);
+                }
+            }
+            Ok(OnDisk::Plain | OnDisk::Open(_)) => {}
+            Err(error) => kept.refuse(path, error)?,
         }
     }
-    // Beside the passwords, the replication keys as they are now: the kept headers can stay as they are.
-    let keyring = keys().map_err(KeepError::Open)?.into_keyring();
-    let bundle = KeyBundle::new(&server.to_string(), now().0, keyring).map_err(KeepError::Bundle)?;
-    let bundle = bundle.with_files(passwords);
-    let key_ids = bundle.keyring().key_ids().map(ToString::to_string).collect();
-    let generation = archive.publish_keys(server, key_ids, &bundle.encode())?;
-    let key_generation = generation.generation;
-    kept.keys.push(generation);
-    let bundled: BTreeSet<FileMark> = bundle.files().iter().map(|file| file.mark).collect();
-    for path in paths {
-        // It was closed a moment ago; a rotation of the master key may have written its header anew.
-        let OnDisk::Closed(file) = OnDisk::open(path, keys)? else { continue };
-        if !bundled.contains(&file.mark) {
-            return Err(ArchiveError::Changed { what: file.binlog.to_string() }.into());
+    if !passwords.is_empty() {
+        let marks: Vec<FileMark> = passwords.iter().map(|password| password.mark).collect();
+        let keys = publish_passwords(with, passwords)?;
+        bundled.extend(marks.into_iter().map(|mark| (mark, keys.generation)));
+        kept.keys.push(keys);
+    }
+    for path in ready {
+        if with.stop.is_cancelled() {
+            break;
         }
-        match keep_one(archive, server, &file, key_generation, bar) {
-            Ok(file) => kept.files.push(file),
-            Err(error @ KeepError::Damaged { .. }) => kept.refused.push(RefusedFile { path: path.clone(), error }),
-            Err(error) => return Err(error),
+        match keep_one(with, path, bundled) {
+            Ok(file) => kept.files.extend(file),
+            Err(error) => kept.refuse(path, error)?,
         }
     }
     Ok(())
 }
 
-fn keep_one(
-    archive: &Archive,
-    server: ServerUuid,
-    file: &ClosedFile,
-    key_generation: u32,
-    bar: &ProgressBar,
-) -> Result<KeptFile, KeepError> {
-    let (facts, tally) = prove(file, bar)?;
+fn publish_passwords(with: &Keeping<'_>, passwords: Vec<FileKey>) -> Result<KeyGeneration, KeepError> {
+    // Beside the passwords, the replication keys as they are now: the kept headers can stay as they are.
+    let keyring = (with.keys)().map_err(KeepError::Open)?.into_keyring();
+    let bundle = KeyBundle::new(&with.server.to_string(), now().0, keyring).map_err(KeepError::Bundle)?;
+    let bundle = bundle.with_files(passwords);
+    let key_ids = bundle.keyring().key_ids().map(ToString::to_string).collect();
+    Ok(with.archive.publish_keys(with.server, key_ids, &bundle.encode())?)
+}
+
+/// Proves and stores one; none if it is not a closed file any more.
+fn keep_one(with: &Keeping<'_>, path: &Path, bundled: &BTreeMap<FileMark, u32>) -> Result<Option<KeptFile>, KeepError> {
+    // It was closed a moment ago; a rotation of the master key may have written its header anew.
+    let OnDisk::Closed(file) = OnDisk::open(path, with.keys)? else { return Ok(None) };
+    let Some(&key_generation) = bundled.get(&file.mark) else {
+        return Err(ArchiveError::Changed { what: file.binlog.to_string() }.into());
+    };
+    let Keeping { archive, server, bar, .. } = *with;
+    let (facts, tally) = prove(&file, bar)?;
     let (body_size, body_sha256) = tally.finish();
     let BodyFacts { server_version, gtids_before, contents } = facts;
     let draft = FileDraft {
@@ -216,7 +252,7 @@ fn keep_one(
     };
     let body = file.file.body().map_err(|source| KeepError::Read { path: file.path.clone(), source })?;
     let mut body = bar.wrap_read(body);
-    Ok(archive.keep_file(draft, &file.header.to_bytes(), &mut body)?)
+    Ok(Some(archive.keep_file(draft, &file.header.to_bytes(), &mut body)?))
 }
 
 /// Reads the whole body: every event of it.
@@ -225,6 +261,7 @@ fn prove(file: &ClosedFile, bar: &ProgressBar) -> Result<(BodyFacts, Tally), Kee
     let mut proof = BodyProof::new(&file.key.password);
     let mut tally = Tally::default();
     let failed = |source| KeepError::Read { path: file.path.clone(), source };
+    failpoint::io("kept.read").map_err(failed)?;
     let mut body = file.file.body().map_err(failed)?;
     let mut buffer = vec![0; READ_BYTES];
     loop {

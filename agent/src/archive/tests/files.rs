@@ -61,8 +61,10 @@ fn another_body_under_its_mark_is_a_conflict() {
     archive.keep_file(file_draft(&body), &[1; 512], &mut &body[..]).unwrap();
     let mut other = body.clone();
     other[500] ^= 1;
+    let before = keys(&store);
     let error = archive.keep_file(file_draft(&other), &[1; 512], &mut &other[..]).unwrap_err();
     assert!(matches!(error, ArchiveError::Conflict { .. }), "{error}");
+    assert_eq!(keys(&store), before);
 }
 
 #[test]
@@ -77,6 +79,17 @@ fn a_body_that_is_not_the_proven_one_is_not_published_and_leaves_nothing() {
         assert!(matches!(error, ArchiveError::Changed { .. } | ArchiveError::Draft { .. }), "{error}");
         assert_eq!(keys(&store), before);
     }
+}
+
+#[test]
+fn a_header_that_cannot_be_stored_leaves_nothing() {
+    let (store, body) = (MemoryStore::new(), large());
+    let healthy = archive(&store).with_object_bytes_max(300);
+    let before = keys(&store);
+    let dying = DyingStore { inner: store.clone(), ending: ".header.zst.age", left: Arc::new(Mutex::new(0)) };
+    let doomed = Archive { store: Arc::new(dying), ..healthy };
+    doomed.keep_file(file_draft(&body), &[1; 512], &mut &body[..]).unwrap_err();
+    assert_eq!(keys(&store), before);
 }
 
 #[test]

@@ -725,10 +725,10 @@ fn an_agent_that_keeps_a_file_ends_when_it_is_told_to() -> Result<()> {
     site.restart_agent(&[("FAILPOINTS", "kept.read=sleep(3600000)")])?;
     site.source.sql("CREATE DATABASE d; FLUSH BINARY LOGS")?;
     let Protected { highwater, agent, .. } = &mut site;
-    // Its password is published just before a file is read.
+    // Behind the bundle of the server's keys, one with its password is published just before a file is read.
     highwater.wait_until("key bundle", LIMIT, agent, |highwater| {
         let keys = highwater.json(&["list", "keys"])?;
-        Ok(keys.as_array().is_some_and(|keys| !keys.is_empty()))
+        Ok(keys.as_array().is_some_and(|keys| keys.len() > 1))
     })?;
     site.settle()?;
     ensure!(site.highwater.json(&["list", "files"])? == serde_json::json!([]), "a file was kept");

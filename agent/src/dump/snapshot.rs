@@ -25,6 +25,9 @@ use super::session::{Doing, error_code, record, records, run};
 /// One try for the short lock lasts this long: so long other sessions may have to wait behind it.
 const LOCK_WAIT_SECONDS: u64 = 3;
 
+/// A try that has no answer after this long never gets one: its connection is closed, so that no lock is held unnoticed.
+const LOCK_ANSWER_MAX: Duration = Duration::from_secs(LOCK_WAIT_SECONDS + 7);
+
 /// Between two tries the others get this much time.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -205,10 +208,11 @@ async fn acquire(locker: &mut Conn, lock: Lock, tables: &[Table]) -> Result<bool
             format!("LOCK TABLES {}", list.join(", "))
         }
     };
-    match locker.query_drop(statement).await {
-        Ok(()) => Ok(true),
-        Err(err) if is_lock_not_had(&err) => Ok(false),
-        Err(err) => Err(err).doing(|| lock.name().to_owned()),
+    match timeout(LOCK_ANSWER_MAX, locker.query_drop(statement)).await {
+        Err(_) => Err(gave_up(LOCK_ANSWER_MAX, lock.name())),
+        Ok(Ok(())) => Ok(true),
+        Ok(Err(err)) if is_lock_not_had(&err) => Ok(false),
+        Ok(Err(err)) => Err(err).doing(|| lock.name().to_owned()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -337,6 +338,51 @@ async fn a_schema_change_waits_for_the_dump_or_makes_it_fail() -> Result<()> {
     assert_eq!(archive.inventory()?.dumps.len(), 1);
     assert_eq!(source.sql("SELECT COUNT(*) FROM performance_schema.metadata_locks WHERE LOCK_TYPE = 'SHARED_READ_ONLY' OR OBJECT_TYPE = 'BACKUP LOCK'")?, "0");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schema_changes_and_events_all_the_time_do_not_keep_a_dump_from_its_point() -> Result<()> {
+    let source = MysqlServer::builder().start()?;
+    source.sql(
+        "CREATE DATABASE d; CREATE TABLE d.a (id INT AUTO_INCREMENT PRIMARY KEY); INSERT INTO d.a VALUES (NULL);
+         CREATE EVENT d.tick ON SCHEDULE EVERY 1 SECOND DO INSERT INTO d.a VALUES (NULL);
+         CREATE USER flusher IDENTIFIED BY 'x'; CREATE USER locker IDENTIFIED BY 'x';
+         GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, XA_RECOVER_ADMIN, BACKUP_ADMIN ON *.* TO flusher, locker;
+         GRANT RELOAD ON *.* TO flusher; GRANT LOCK TABLES ON *.* TO locker",
+    )?;
+    let folder = TempDir::new()?;
+    let archive = archive(&folder)?;
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let changing: Vec<_> = (0..3)
+            .map(|n| {
+                let (source, is_done) = (&source, &is_done);
+                threads.spawn(move || -> Result<()> {
+                    while !is_done.load(Ordering::Relaxed) {
+                        source.sql(&format!("CREATE TABLE d.t{n} (id INT); DROP TABLE d.t{n}"))?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        let taken = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                for (user, lock) in [("flusher", "FLUSH TABLES WITH READ LOCK"), ("locker", "LOCK TABLES")] {
+                    for _ in 0..3 {
+                        let (login, options) = (login(&source, user, Some("x")), options());
+                        let dump = dump::take(&login, &archive, &options, &|_| {});
+                        let method = tokio::time::timeout(Duration::from_secs(60), dump).await??.dump.method;
+                        let expected = format!("LOCK INSTANCE FOR BACKUP; {lock} held");
+                        ensure!(method.starts_with(&expected), "{method}");
+                    }
+                }
+                Ok(())
+            })
+        });
+        is_done.store(true, Ordering::Relaxed);
+        changing.into_iter().try_for_each(|thread| thread.join().unwrap())?;
+        taken
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,8 @@
 //! - `LOCK TABLES … READ` on all tables. It waits for open transactions that have written, not for readers.
 //!
 //! Neither keeps schema changes out after that; `LOCK INSTANCE FOR BACKUP` does, for the whole dump, and lets rows be
-//! written. Without it the caller compares the schema before and after.
+//! written. It is taken under the short lock and never before it: whoever waits for it holds what the short lock waits for.
+//! Without it the caller compares the schema before and after.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::error::DumpError;
 use super::privileges::Privileges;
-use super::scope::{Table, prepared_xa};
+use super::scope::{Scope, Table, prepared_xa};
 use super::session::{Doing, error_code, record, records, run};
 
 /// One try for the short lock lasts this long: so long other sessions may have to wait behind it.
@@ -40,8 +41,17 @@ const XA_WAIT: Duration = Duration::from_secs(30);
 /// What is done under the lock must be done in this time; else the connections are closed, and the lock is gone.
 const LOCKED_MAX: Duration = Duration::from_secs(20);
 
+/// A dump that waits says so this often.
+const TOLD_EVERY: Duration = Duration::from_secs(20);
+
+/// What `LOCK INSTANCE FOR BACKUP` needs.
+pub(super) const BACKUP_LOCK_PRIVILEGE: &str = "BACKUP_ADMIN";
+
 /// `ER_LOCK_WAIT_TIMEOUT`, `ER_LOCK_DEADLOCK`
 const LOCK_NOT_HAD: [u16; 2] = [1205, 1213];
+
+/// `ER_NO_SUCH_TABLE`
+const NO_SUCH_TABLE: u16 = 1146;
 
 /// A point in the source's history.
 #[derive(Debug, Clone)]
@@ -52,6 +62,8 @@ pub(super) struct Point {
     pub(super) position: Option<BinlogPosition>,
     /// The lock that was used.
     pub(super) lock: Lock,
+    /// Whether `LOCK INSTANCE FOR BACKUP` was had before the snapshot was opened, and is held.
+    pub(super) instance_locked: bool,
     /// When the lock was had.
     locked: Instant,
 }
@@ -74,27 +86,50 @@ impl Lock {
     }
 }
 
-/// Takes `LOCK INSTANCE FOR BACKUP` on the reading connection, if the account may. It is held until that connection
-/// closes or [`unlock_instance`] is called.
-pub(super) async fn lock_instance(
+/// Opens the snapshot on `reader`, with `LOCK INSTANCE FOR BACKUP` on it from before the snapshot if the account may take
+/// that: it is held until the connection closes or [`unlock_instance`] is called. The short lock stays on `locker` until
+/// [`release`].
+pub(super) async fn open(
     reader: &mut Conn,
+    locker: &mut Conn,
     privileges: &Privileges,
+    mut tables: Vec<Table>,
     wait: Duration,
-) -> Result<bool, DumpError> {
-    if !privileges.has("BACKUP_ADMIN") {
-        return Ok(false);
-    }
+) -> Result<Point, DumpError> {
     let started = Instant::now();
-    run(reader, &format!("SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")).await?;
-    loop {
-        match reader.query_drop("LOCK INSTANCE FOR BACKUP").await {
-            Ok(()) => break,
-            Err(err) if is_lock_not_had(&err) && started.elapsed() < wait => sleep(PAUSE).await,
-            Err(err) if is_lock_not_had(&err) => return Err(gave_up(wait, "LOCK INSTANCE FOR BACKUP")),
-            Err(err) => return Err(err).doing(|| "LOCK INSTANCE FOR BACKUP".to_owned()),
-        }
+    let mut told = started;
+    let mut xa_since: Option<Instant> = None;
+    let mut tried: Vec<&'static str> = Vec::new();
+    for conn in [&mut *reader, &mut *locker] {
+        run(conn, &format!("SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")).await?;
     }
-    Ok(true)
+    loop {
+        if let Some(lock) = next_lock(locker, privileges).await? {
+            if !tried.contains(&lock.name()) {
+                tried.push(lock.name());
+            }
+            match attempt(reader, locker, privileges, lock, &tables).await? {
+                Attempt::Open(point) => return Ok(point),
+                Attempt::LockNotHad => {}
+                Attempt::OtherTables(found) => tables = found,
+                Attempt::XaPrepared(transactions) => {
+                    let since = *xa_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= XA_WAIT.min(wait) {
+                        return Err(DumpError::XaPrepared { transactions });
+                    }
+                }
+            }
+        }
+        let tried = if tried.is_empty() { "long statements".to_owned() } else { tried.join(", ") };
+        if started.elapsed() >= wait {
+            return Err(gave_up(wait, &tried));
+        }
+        if told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
+            tracing::info!(tried, seconds = started.elapsed().as_secs(), "dump waits for its lock");
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// Proves that the backup lock was held until now, and releases it.
@@ -102,71 +137,94 @@ pub(super) async fn unlock_instance(reader: &mut Conn) -> Result<(), DumpError> 
     run(reader, "UNLOCK INSTANCE").await
 }
 
-/// Opens the snapshot on `reader`. The lock stays on `locker` until [`release`].
-pub(super) async fn open(
-    reader: &mut Conn,
-    locker: &mut Conn,
-    privileges: &Privileges,
-    tables: &[Table],
-    wait: Duration,
-) -> Result<Point, DumpError> {
-    let started = Instant::now();
-    let mut xa_since: Option<Instant> = None;
-    let mut tried: Vec<&'static str> = Vec::new();
-    run(locker, &format!("SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")).await?;
-    loop {
-        if let Some(lock) = next_lock(locker, privileges).await? {
-            if !tried.contains(&lock.name()) {
-                tried.push(lock.name());
-            }
-            if acquire(locker, lock, tables).await? {
-                match timeout(LOCKED_MAX, open_locked(reader, locker, lock)).await {
-                    Err(_) => return Err(gave_up(LOCKED_MAX, "the snapshot itself")),
-                    Ok(Err(err)) => return Err(err),
-                    Ok(Ok(Locked::Open(point))) => return Ok(point),
-                    Ok(Ok(Locked::XaPrepared(transactions))) => {
-                        let since = *xa_since.get_or_insert_with(Instant::now);
-                        if since.elapsed() >= XA_WAIT.min(wait) {
-                            return Err(DumpError::XaPrepared { transactions });
-                        }
-                    }
-                }
-            }
-        }
-        if started.elapsed() >= wait {
-            return Err(gave_up(wait, &if tried.is_empty() { "long statements".to_owned() } else { tried.join(", ") }));
-        }
-        sleep(PAUSE).await;
-    }
-}
-
 /// Releases the lock and says how the point was reached.
-pub(super) async fn release(locker: &mut Conn, point: &Point, instance_locked: bool) -> Result<String, DumpError> {
+pub(super) async fn release(locker: &mut Conn, point: &Point) -> Result<String, DumpError> {
     run(locker, "UNLOCK TABLES").await?;
     let held = point.locked.elapsed().as_millis();
-    let ddl = if instance_locked { "LOCK INSTANCE FOR BACKUP" } else { "schema compared before and after" };
+    let ddl = if point.instance_locked { "LOCK INSTANCE FOR BACKUP" } else { "schema compared before and after" };
     Ok(format!("{ddl}; {} held {held} ms for the snapshot", point.lock.name()))
 }
 
-enum Locked {
+/// What came of one try.
+enum Attempt {
+    /// The snapshot is open, under all locks.
     Open(Point),
+    /// A lock was not to be had in time. None is held.
+    LockNotHad,
+    /// These are the tables now, and not all of them were locked. No lock is held.
+    OtherTables(Vec<Table>),
+    /// There are so many prepared XA transactions. No lock is held.
     XaPrepared(usize),
 }
 
-async fn open_locked(reader: &mut Conn, locker: &mut Conn, lock: Lock) -> Result<Locked, DumpError> {
+/// Tries once. Whatever keeps the snapshot from being opened, no lock stays: a schema change, and the event scheduler with
+/// any event, waits for the backup lock while it holds what `FLUSH TABLES WITH READ LOCK` and `LOCK TABLES` wait for, and the
+/// server sees no deadlock in that.
+async fn attempt(
+    reader: &mut Conn,
+    locker: &mut Conn,
+    privileges: &Privileges,
+    lock: Lock,
+    tables: &[Table],
+) -> Result<Attempt, DumpError> {
+    match acquire(locker, lock, tables).await? {
+        Acquired::Locked => {}
+        Acquired::NotHad => return Ok(Attempt::LockNotHad),
+        Acquired::NoSuchTable => return Ok(Attempt::OtherTables(Scope::read(reader).await?.tables)),
+    }
+    let locked = timeout(LOCKED_MAX, open_locked(reader, locker, privileges, lock, tables));
+    let opened = locked.await.map_err(|_| gave_up(LOCKED_MAX, "the snapshot itself"))??;
+    match opened {
+        Attempt::Open(_) => {}
+        Attempt::LockNotHad | Attempt::OtherTables(_) | Attempt::XaPrepared(_) => {
+            run(locker, "UNLOCK TABLES").await?;
+            if privileges.has(BACKUP_LOCK_PRIVILEGE) {
+                unlock_instance(reader).await?;
+            }
+        }
+    }
+    Ok(opened)
+}
+
+async fn open_locked(
+    reader: &mut Conn,
+    locker: &mut Conn,
+    privileges: &Privileges,
+    lock: Lock,
+    tables: &[Table],
+) -> Result<Attempt, DumpError> {
     let locked = Instant::now();
+    let instance_locked = privileges.has(BACKUP_LOCK_PRIVILEGE);
+    if instance_locked && !acquire_instance(reader).await? {
+        return Ok(Attempt::LockNotHad);
+    }
+    if instance_locked && lock == Lock::Tables {
+        // Rows of a table that is not locked could be committed between the snapshot and the GTID set.
+        let found = Scope::read(reader).await?.tables;
+        if found != tables {
+            return Ok(Attempt::OtherTables(found));
+        }
+    }
     // A transaction that is prepared is in the GTID set, and its rows are in no snapshot.
     let prepared = prepared_xa(locker).await?;
     if prepared > 0 {
-        run(locker, "UNLOCK TABLES").await?;
-        return Ok(Locked::XaPrepared(prepared));
+        return Ok(Attempt::XaPrepared(prepared));
     }
     run(reader, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
     let gtids = record(locker, "@@gtid_executed", "SELECT @@GLOBAL.gtid_executed".to_owned()).await?.text_at(0)?;
     let gtids =
         gtids.parse().map_err(|err| DumpError::Answer { statement: "@@gtid_executed", what: format!("{err}") })?;
     let position = position(locker).await?;
-    Ok(Locked::Open(Point { gtids, position, lock, locked }))
+    Ok(Attempt::Open(Point { gtids, position, lock, instance_locked, locked }))
+}
+
+/// Keeps schema changes out. Under the global lock none can be under way, so that nothing is waited for.
+async fn acquire_instance(reader: &mut Conn) -> Result<bool, DumpError> {
+    match reader.query_drop("LOCK INSTANCE FOR BACKUP").await {
+        Ok(()) => Ok(true),
+        Err(err) if is_lock_not_had(&err) => Ok(false),
+        Err(err) => Err(err).doing(|| "LOCK INSTANCE FOR BACKUP".to_owned()),
+    }
 }
 
 /// The lock to try now; none while a long statement forbids the only one allowed.
@@ -199,10 +257,18 @@ async fn has_long_statement(locker: &mut Conn) -> Result<bool, DumpError> {
     Ok(false)
 }
 
-async fn acquire(locker: &mut Conn, lock: Lock, tables: &[Table]) -> Result<bool, DumpError> {
+/// What came of asking for the short lock.
+enum Acquired {
+    Locked,
+    NotHad,
+    /// A table was dropped since they were listed.
+    NoSuchTable,
+}
+
+async fn acquire(locker: &mut Conn, lock: Lock, tables: &[Table]) -> Result<Acquired, DumpError> {
     let statement = match lock {
         Lock::Global => "FLUSH TABLES WITH READ LOCK".to_owned(),
-        Lock::Tables if tables.is_empty() => return Ok(true),
+        Lock::Tables if tables.is_empty() => return Ok(Acquired::Locked),
         Lock::Tables => {
             let list: Vec<String> = tables.iter().map(|table| format!("{} READ", table.quoted())).collect();
             format!("LOCK TABLES {}", list.join(", "))
@@ -210,8 +276,9 @@ async fn acquire(locker: &mut Conn, lock: Lock, tables: &[Table]) -> Result<bool
     };
     match timeout(LOCK_ANSWER_MAX, locker.query_drop(statement)).await {
         Err(_) => Err(gave_up(LOCK_ANSWER_MAX, lock.name())),
-        Ok(Ok(())) => Ok(true),
-        Ok(Err(err)) if is_lock_not_had(&err) => Ok(false),
+        Ok(Ok(())) => Ok(Acquired::Locked),
+        Ok(Err(err)) if is_lock_not_had(&err) => Ok(Acquired::NotHad),
+        Ok(Err(err)) if error_code(&err) == Some(NO_SUCH_TABLE) => Ok(Acquired::NoSuchTable),
         Ok(Err(err)) => Err(err).doing(|| lock.name().to_owned()),
     }
 }

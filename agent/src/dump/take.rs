@@ -129,17 +129,24 @@ impl Work<'_> {
         prepare_reader(locker).await.doing(|| "set up the locking session".to_owned())?;
         let privileges = Privileges::read(reader).await?;
         privileges.check()?;
-        let wait = self.options.lock_wait;
-        let instance_locked = snapshot::lock_instance(reader, &privileges, wait).await?;
-        let scope = Scope::read(reader).await?;
+        let mut scope = Scope::read(reader).await?;
         scope.check_engines(self.options.allow_non_transactional)?;
-        let before = if instance_locked { None } else { Some(fingerprint(locker, &privileges).await?) };
+        let may_lock_instance = privileges.has(snapshot::BACKUP_LOCK_PRIVILEGE);
+        let before = if may_lock_instance { None } else { Some(fingerprint(locker, &privileges).await?) };
 
-        let point = snapshot::open(reader, locker, &privileges, &scope.tables, wait).await?;
+        let point = snapshot::open(reader, locker, &privileges, scope.tables.clone(), self.options.lock_wait).await?;
         let mut chunks = Chunks::default();
-        // Tables without transactions are as they were at the point only while the lock is held.
-        self.read_tables(reader, &scope, scope.non_transactional(), &mut chunks).await?;
-        let method = snapshot::release(locker, &point, instance_locked).await?;
+        let method = if self.options.allow_non_transactional {
+            scope = self.scope_at(&point, locker, scope).await?;
+            // Tables without transactions are as they were at the point only while the lock is held.
+            self.read_tables(reader, &scope, scope.non_transactional(), &mut chunks).await?;
+            snapshot::release(locker, &point).await?
+        } else {
+            let method = snapshot::release(locker, &point).await?;
+            scope = self.scope_at(&point, locker, scope).await?;
+            method
+        };
+        let instance_locked = point.instance_locked;
 
         let mut files = Vec::new();
         let mut digests = Vec::new();
@@ -164,6 +171,17 @@ impl Work<'_> {
         }
         files.push((Part::Load, self.write_load(&chunks.load).await?));
         Ok(Contents { point, method, files: in_order(files, chunks.files), warnings: chunks.warnings })
+    }
+
+    /// What there is at the point: read again if nothing can change from then on, else what was read before, which is
+    /// compared later.
+    async fn scope_at(&self, point: &Point, locker: &mut Conn, before: Scope) -> Result<Scope, DumpError> {
+        if !point.instance_locked {
+            return Ok(before);
+        }
+        let scope = Scope::read(locker).await?;
+        scope.check_engines(self.options.allow_non_transactional)?;
+        Ok(scope)
     }
 
     /// Reads the rows of some of the tables. After each, the transaction lets go of the table, so that schema changes do

@@ -26,7 +26,7 @@ pub use installation::Installation;
 pub use ledger::Ledger;
 pub use mysql::{MysqlServer, MysqlServerBuilder, mysql_program};
 pub use power::{FsyncLog, Lost};
-pub use process::{Background, Finished};
+pub use process::{Background, Finished, resident_peak_mib};
 pub use programs::Programs;
 pub use protected::Protected;
 pub use proxy::{Fault, Proxy};

@@ -141,3 +141,13 @@ impl Drop for Background {
         }
     }
 }
+
+/// The largest resident memory of a process so far (VmHWM), MiB.
+pub fn resident_peak_mib(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("VmHWM:")).with_context(|| format!("{path} has no VmHWM"))?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context(path)?;
+    Ok(kib / 1024.0)
+}

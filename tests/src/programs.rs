@@ -1,9 +1,10 @@
 //! The programs under test, as cargo built them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::Finished;
 
@@ -33,6 +34,10 @@ impl Programs {
         let programs = Self { highwater: folder.join("highwater"), binlog_decrypt: folder.join("binlog-decrypt") };
         for program in [&programs.highwater, &programs.binlog_decrypt] {
             ensure!(program.is_file(), "{} is missing: run `cargo build --workspace --bins`", program.display());
+            if let Some(source) = newer_source(program)? {
+                let (program, source) = (program.display(), source.display());
+                bail!("{program} is older than {source}: run `cargo build --workspace --bins`");
+            }
         }
         Ok(programs)
     }
@@ -53,4 +58,14 @@ impl Programs {
     {
         Finished::run(Command::new(&self.binlog_decrypt).args(arguments))
     }
+}
+
+/// A source that was changed after a program was built, by the list that cargo leaves beside it: a test of one package
+/// does not build the programs of the others.
+fn newer_source(program: &Path) -> Result<Option<PathBuf>> {
+    let Ok(list) = fs::read_to_string(program.with_extension("d")) else { return Ok(None) };
+    let built = fs::metadata(program)?.modified()?;
+    let (_, sources) = list.split_once(": ").context("a list of dependencies names its program")?;
+    let is_newer = |source: &&str| fs::metadata(source).and_then(|facts| facts.modified()).is_ok_and(|at| at > built);
+    Ok(sources.split_whitespace().find(is_newer).map(PathBuf::from))
 }

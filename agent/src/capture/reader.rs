@@ -104,6 +104,9 @@ async fn read(mut stream: BinlogStream, to: mpsc::Sender<Incoming>) {
     let budget = Arc::new(Semaphore::new(usize::try_from(AHEAD_BYTES).unwrap_or(usize::MAX)));
     let spares = Spares::default();
     loop {
+        // Behind an event that takes all of it, nothing is read ahead: two huge ones are never in memory together.
+        let room = budget.acquire().await.is_ok();
+        debug_assert!(room, "nobody closes the budget");
         let mut batch = spares.batch();
         let end = fill(&mut stream, &mut batch).await;
         if !batch.events.is_empty() {
@@ -195,13 +198,8 @@ impl Drop for Batch {
 /// Reads events until the batch is full or the next one would have to be waited for.
 async fn fill(stream: &mut BinlogStream, batch: &mut Batch) -> Option<Result<(), CaptureError>> {
     loop {
-        match stream.next().await {
-            Ok(Some(event)) => {
-                let start = batch.bytes.len();
-                batch.bytes.extend_from_slice(event.bytes);
-                let wants_ack = event.wants_ack;
-                batch.events.push(Received::Event { range: start..batch.bytes.len(), wants_ack });
-            }
+        match stream.next_into(&mut batch.bytes).await {
+            Ok(Some((range, wants_ack))) => batch.events.push(Received::Event { range, wants_ack }),
             Ok(None) => return Some(Ok(())),
             Err(error) => return Some(Err(error.into())),
         }

@@ -123,6 +123,9 @@ impl<S: AsyncRead + Unpin> PacketIo<S> {
             if last {
                 return Ok(());
             }
+            // All at once: what grows step by step leaves as much again behind. Nothing is touched before it is filled.
+            let rest = limit.min(announced(payload)).saturating_sub(payload.len());
+            payload.try_reserve_exact(rest).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         }
     }
 

@@ -1,6 +1,7 @@
 //! The binlog stream of a source, and what we tell the source while it goes on.
 
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use highwater_binlog::{BinlogName, EVENT_LEN_MAX};
@@ -124,6 +125,22 @@ impl BinlogStream {
                 Err(ServerError::Protocol { address: self.address.clone(), what: what.to_owned() })
             }
         }
+    }
+
+    /// Adds the next event to a buffer and returns where it is and whether the source waits for its acknowledgement; `None`
+    /// when the source has no more to send. A large one is handed over in the memory it was received in, if the buffer is
+    /// empty: then other bytes of its packet are in front of it. Not cancel safe.
+    pub async fn next_into(&mut self, buffer: &mut Vec<u8>) -> Result<Option<(Range<usize>, bool)>, ServerError> {
+        let is_whole_packet = buffer.is_empty() && !self.io.has_packet();
+        let Some(StreamEvent { bytes, wants_ack }) = self.next().await? else { return Ok(None) };
+        let len = bytes.len();
+        if is_whole_packet && len > PACKET_KEPT {
+            std::mem::swap(buffer, &mut self.packet);
+        } else {
+            buffer.extend_from_slice(bytes);
+        }
+        // What belongs to the packet and not to the event stands in front of it.
+        Ok(Some((buffer.len() - len..buffer.len(), wants_ack)))
     }
 
     /// Whether the next event has arrived already.

@@ -126,7 +126,7 @@ fn agent_run(program: &Path, source: &MysqlServer, backlog: &Backlog) -> Result<
         seconds: started.elapsed().as_secs_f64(),
         cpu_seconds: proc::cpu_seconds(agent.pid())?,
         source_cpu_seconds: proc::cpu_seconds(source_pid(source)?)? - source_before,
-        resident_mib: proc::resident_peak_mib(agent.pid())?,
+        resident_mib: highwater_tests::resident_peak_mib(agent.pid())?,
         stored_bytes: stored_bytes(&installation.store().join("segments"))?,
     };
     agent.terminate(Duration::from_secs(60))?;

@@ -198,7 +198,7 @@ impl Scene {
         let mut child = self.command(&["-o", &self.output().to_string_lossy()]).stderr(Stdio::null()).spawn()?;
         let mut peak: f64 = 0.0;
         while child.try_wait()?.is_none() {
-            peak = peak.max(proc::resident_peak_mib(child.id()).unwrap_or(0.0));
+            peak = peak.max(highwater_tests::resident_peak_mib(child.id()).unwrap_or(0.0));
             thread::sleep(Duration::from_millis(1));
         }
         Ok(peak)

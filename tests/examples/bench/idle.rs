@@ -28,7 +28,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Section> {
     section
         .about(format!("connected to a source on which nothing happens, default settings, for {} s", settings.seconds));
     section.figure("CPU", cpu, "%", "of one core, user and system, from /proc/PID/stat; goal: under 1");
-    section.figure("resident memory, largest", proc::resident_peak_mib(agent.pid())?, "MiB", "VmHWM");
+    section.figure("resident memory, largest", highwater_tests::resident_peak_mib(agent.pid())?, "MiB", "VmHWM");
     section.command("highwater agent; awk '{print $14 + $15}' /proc/PID/stat, twice");
     agent.terminate(Duration::from_secs(60))?;
     Ok(section)

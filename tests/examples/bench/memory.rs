@@ -46,7 +46,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Section> {
     ));
     section.figure(
         "resident memory, largest",
-        proc::resident_peak_mib(agent.pid())?,
+        highwater_tests::resident_peak_mib(agent.pid())?,
         "MiB",
         "VmHWM; goal: at most 256",
     );
@@ -74,7 +74,7 @@ pub(crate) fn run_stalled(settings: &Settings) -> Result<Section> {
     while changed.elapsed() < QUIET {
         ensure!(agent.is_running()?, "the agent ended: {}", agent.stderr());
         ensure!(started.elapsed() < LIMIT, "memory still grows after {LIMIT:?}");
-        let now = (proc::resident_peak_mib(agent.pid())?, stored_bytes(&spool).unwrap_or(held));
+        let now = (highwater_tests::resident_peak_mib(agent.pid())?, stored_bytes(&spool).unwrap_or(held));
         if now != (peak, held) {
             ((peak, held), changed) = (now, Instant::now());
         }

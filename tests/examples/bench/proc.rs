@@ -20,13 +20,3 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
         fields.split_whitespace().skip(first).take(2).map(str::parse).collect::<Result<_, _>>().context(path)?;
     Ok(ticks.iter().sum::<u64>() as f64 * TICK_SECONDS)
 }
-
-/// The largest resident memory of a process so far (VmHWM), MiB.
-pub(crate) fn resident_peak_mib(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/status");
-    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line =
-        text.lines().find_map(|line| line.strip_prefix("VmHWM:")).with_context(|| format!("{path} has no VmHWM"))?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context(path)?;
-    Ok(kib / 1024.0)
-}

@@ -1,0 +1,29 @@
+//! Memory does not grow with what the source sends (fault 34).
+
+use anyhow::{Result, ensure};
+use highwater_tests::{Archived, Installation, MysqlServer, resident_peak_mib};
+
+/// Size of one row, and so of one event.
+const ROW_MIB: f64 = 128.0;
+
+/// What the agent takes besides.
+const REST_MIB: f64 = 110.0;
+
+#[test]
+fn of_huge_events_one_at_a_time_is_in_memory() -> Result<()> {
+    let source = MysqlServer::builder()
+        .option("--max-allowed-packet=1G")
+        .option("--innodb-redo-log-capacity=4G")
+        .option("--innodb-flush-log-at-trx-commit=0")
+        .start()?;
+    source.sql("CREATE DATABASE d; CREATE TABLE d.t (a LONGBLOB)")?;
+    let row = format!("INSERT INTO d.t VALUES (REPEAT('x', {ROW_MIB} * 1024 * 1024));");
+    source.sql(&format!("BEGIN; {} COMMIT; DROP TABLE d.t", row.repeat(2)))?;
+    let highwater = Installation::new(&source)?;
+    let mut agent = highwater.agent()?;
+    highwater.catch_up(&mut agent, &source)?;
+    let peak = resident_peak_mib(agent.pid())?;
+    ensure!(peak < ROW_MIB + REST_MIB, "{peak} MiB with events of {ROW_MIB} MiB");
+    Archived::read(&highwater)?.require_equal(&source)?;
+    Ok(())
+}

@@ -82,12 +82,22 @@ pub const fn is_broken(_: &str) -> bool {
 }
 
 /// Notes in the file that `HIGHWATER_FSYNC_LOG` names that so many bytes of a file, or the names in a folder, are on the
-/// disk: `<path>\t<length>` or `<path>\tdir`. A test that cuts the power undoes everything else.
+/// disk: `<path>\t<length>` or `<path>\tdir`. A test that cuts the power undoes everything else. A new folder has length 0.
 #[cfg(feature = "failpoints")]
 pub fn synced(path: &std::path::Path, len: Option<u64>) {
+    note(path, &len.map_or_else(|| "dir".to_owned(), |len| len.to_string()));
+}
+
+/// Notes that a file has a second name, `<path>\t=<from>`: what is on the disk of one is on the disk of the other.
+#[cfg(feature = "failpoints")]
+pub fn linked(from: &std::path::Path, path: &std::path::Path) {
+    note(path, &format!("={}", from.display()));
+}
+
+#[cfg(feature = "failpoints")]
+fn note(path: &std::path::Path, what: &str) {
     use std::io::Write;
     let Some(log) = std::env::var_os("HIGHWATER_FSYNC_LOG") else { return };
-    let what = len.map_or_else(|| "dir".to_owned(), |len| len.to_string());
     let line = format!("{}\t{what}\n", path.display());
     // One write: lines of several threads do not mix.
     let noted = std::fs::File::options().create(true).append(true).open(log);
@@ -97,6 +107,10 @@ pub fn synced(path: &std::path::Path, len: Option<u64>) {
 /// Notes what is on the disk.
 #[cfg(not(feature = "failpoints"))]
 pub fn synced(_: &std::path::Path, _: Option<u64>) {}
+
+/// Notes a second name.
+#[cfg(not(feature = "failpoints"))]
+pub fn linked(_: &std::path::Path, _: &std::path::Path) {}
 
 /// Reads `FAILPOINTS`; what is set up lives as long as the result.
 #[cfg(feature = "failpoints")]

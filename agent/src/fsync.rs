@@ -44,6 +44,7 @@ pub fn create_new(path: &Path, temporaries: &Path, body: &mut dyn Read) -> Resul
     let (temporary, size) = write_temporary(temporaries, body)?;
     // A hard link, unlike a rename, never replaces what is there.
     fs::hard_link(temporary.path(), path).map_err(WriteError::File)?;
+    failpoint::linked(temporary.path(), path);
     sync_parent(path).map_err(WriteError::File)?;
     // The file is there for good; a temporary name that stays is swept later.
     let _ = temporary.close();
@@ -71,6 +72,7 @@ impl Incoming {
     /// Those of the file system.
     pub fn create(self, path: &Path) -> io::Result<()> {
         fs::hard_link(&self.0, path)?;
+        failpoint::linked(&self.0, path);
         let _ = self.0.close();
         Ok(())
     }
@@ -150,7 +152,10 @@ pub fn create_directories(path: &Path) -> io::Result<()> {
         create_directories(above)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => sync_parent(path),
+        Ok(()) => {
+            failpoint::synced(path, Some(0));
+            sync_parent(path)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
     }
@@ -214,7 +219,10 @@ fn write_temporary(folder: &Path, body: &mut dyn Read) -> Result<(NamedTempFile,
         temporary.write_all(&buffer[..count]).map_err(WriteError::File)?;
         size += count as u64;
     }
-    temporary.as_file().sync_all().map_err(WriteError::File)?;
+    if !failpoint::is_broken("broken.store_fsync") {
+        temporary.as_file().sync_all().map_err(WriteError::File)?;
+        failpoint::synced(temporary.path(), Some(size));
+    }
     Ok((temporary, size))
 }
 

@@ -12,6 +12,17 @@ use crate::installation::Installation;
 #[derive(Debug, Clone)]
 pub struct FsyncLog {
     path: PathBuf,
+    /// What was in the store before.
+    settled: BTreeSet<PathBuf>,
+}
+
+/// What is on the disk.
+#[derive(Debug, Default)]
+struct OnDisk {
+    /// Files, and folders that were made, with the bytes of them that are.
+    lengths: BTreeMap<PathBuf, u64>,
+    /// Those of them whose names are.
+    named: BTreeSet<PathBuf>,
 }
 
 /// What a power failure took.
@@ -24,10 +35,14 @@ pub struct Lost {
 }
 
 impl FsyncLog {
-    /// A log in an installation's folder. Agents append to it.
-    #[must_use]
-    pub fn of(highwater: &Installation) -> Self {
-        Self { path: highwater.folder().join("fsync.log") }
+    /// A log in an installation's folder. Agents append to it. What is in the store now is on the disk.
+    pub fn of(highwater: &Installation) -> Result<Self> {
+        let mut settled = BTreeSet::new();
+        walk(&highwater.store(), &mut |path| {
+            settled.insert(path.to_owned());
+            Ok(())
+        })?;
+        Ok(Self { path: highwater.folder().join("fsync.log"), settled })
     }
 
     /// The file, for the agent's environment.
@@ -36,41 +51,84 @@ impl FsyncLog {
         &self.path
     }
 
-    /// Undoes everything in the spool that is not on the disk: bytes behind the last fsync, and files whose folder was
-    /// not fsynced since they got their first bytes. The agent must be dead.
+    /// Undoes everything in spool and store that is not on the disk: bytes behind the last fsync, and files and folders
+    /// whose folder was not fsynced since they were there. The agent must be dead.
     pub fn cut_power(&self, highwater: &Installation) -> Result<Lost> {
+        let on_disk = self.read()?;
+        let mut lost = Lost { files: 0, bytes: 0 };
+        for path in highwater.spool()? {
+            if path.extension().is_some_and(|extension| extension == "stretch") {
+                on_disk.cut(&path, &mut lost)?;
+            }
+        }
+        let store = highwater.store();
+        walk(&store, &mut |path| {
+            let is_settled = |path: &Path| path == store || self.settled.contains(path);
+            let is_temporary = path.starts_with(store.join(".incoming"));
+            if is_settled(path) || is_temporary || path.is_dir() {
+                return Ok(());
+            }
+            let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&store));
+            if folders.into_iter().all(|folder| is_settled(folder) || on_disk.named.contains(folder)) {
+                return on_disk.cut(path, &mut lost);
+            }
+            lost.files += 1;
+            Ok(fs::remove_file(path)?)
+        })?;
+        Ok(lost)
+    }
+
+    fn read(&self) -> Result<OnDisk> {
         let text = match fs::read_to_string(&self.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             read => read?,
         };
-        let (mut lengths, mut named) = (BTreeMap::<&Path, u64>::new(), BTreeSet::new());
+        let mut on_disk = OnDisk::default();
         for line in text.lines() {
             let (path, what) = line.rsplit_once('\t').context("a line of the fsync log")?;
-            let path = Path::new(path);
-            if what == "dir" {
+            let path = PathBuf::from(path);
+            let OnDisk { lengths, named } = &mut on_disk;
+            match what.strip_prefix('=') {
                 // Every file that was seen before and lies there has its name on the disk now.
-                named.extend(lengths.keys().filter(|file| file.parent() == Some(path)).copied());
-            } else {
-                lengths.insert(path, what.parse().context("a length in the fsync log")?);
-            }
-        }
-        let mut lost = Lost { files: 0, bytes: 0 };
-        for path in highwater.spool()? {
-            let size = fs::metadata(&path)?.len();
-            if path.extension().is_none_or(|extension| extension != "stretch") {
-                continue;
-            }
-            match lengths.get(path.as_path()) {
-                Some(length) if named.contains(path.as_path()) => {
-                    lost.bytes += size.saturating_sub(*length);
-                    OpenOptions::new().write(true).open(&path)?.set_len(size.min(*length))?;
+                None if what == "dir" => {
+                    named.extend(lengths.keys().filter(|file| file.parent() == Some(&path)).cloned());
                 }
-                _ => {
-                    lost.files += 1;
-                    fs::remove_file(&path)?;
+                None => drop(lengths.insert(path, what.parse().context("a length in the fsync log")?)),
+                Some(from) => {
+                    let length = lengths.get(Path::new(from)).copied().unwrap_or(0);
+                    lengths.insert(path, length);
                 }
             }
         }
-        Ok(lost)
+        Ok(on_disk)
     }
+}
+
+impl OnDisk {
+    fn cut(&self, path: &Path, lost: &mut Lost) -> Result<()> {
+        let size = fs::metadata(path)?.len();
+        match self.lengths.get(path) {
+            Some(length) if self.named.contains(path) => {
+                lost.bytes += size.saturating_sub(*length);
+                OpenOptions::new().write(true).open(path)?.set_len(size.min(*length))?;
+            }
+            _ => {
+                lost.files += 1;
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Visits everything below a folder, folders before what is in them.
+fn walk(folder: &Path, visit: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        visit(&entry.path())?;
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), visit)?;
+        }
+    }
+    Ok(())
 }

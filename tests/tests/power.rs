@@ -2,6 +2,7 @@
 //! And agents that break a promise on purpose, which the suites' checks must catch: no fsync, an acknowledgement before it, no
 //! checksums, a gap that is skipped.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,7 +27,7 @@ fn cut_power_under_load(failpoints: &str) -> Result<()> {
     highwater.catch_up(&mut agent, &source)?;
     agent.terminate(DEATH_LIMIT)?;
     // Nothing reaches the store once the agent has taken it over: what is acknowledged is in the spool or nowhere.
-    let log = FsyncLog::of(&highwater);
+    let log = FsyncLog::of(&highwater)?;
     let failpoints = format!("store.create=1*off->return(enospc);{failpoints}");
     let log_path = log.path().display().to_string();
     let mut agent = highwater.agent_with(&[("FAILPOINTS", &failpoints), ("HIGHWATER_FSYNC_LOG", &log_path)])?;
@@ -46,10 +47,15 @@ fn cut_power_under_load(failpoints: &str) -> Result<()> {
     ensure!(!seen.is_empty(), "nothing was committed");
     println!("{failpoints}: {} entries were committed, {lost:?}", seen.len());
 
+    require_archived(&highwater, &seen)
+}
+
+/// The source is dead: what its clients saw committed comes from spool and store alone.
+fn require_archived(highwater: &Installation, seen: &BTreeSet<String>) -> Result<()> {
     let mut agent = highwater.agent()?;
     let (started, mut found) = (Instant::now(), Ok(()));
     while started.elapsed() < PUBLISH_LIMIT && agent.is_running()? {
-        found = Archived::read(&highwater)?.require_markers(&seen);
+        found = Archived::read(highwater).and_then(|archived| archived.require_markers(seen));
         if found.is_ok() {
             return Ok(());
         }
@@ -57,6 +63,41 @@ fn cut_power_under_load(failpoints: &str) -> Result<()> {
     }
     found.with_context(|| format!("the agent says {}", agent.stderr()))?;
     bail!("the agent ended: {}", agent.stderr())
+}
+
+/// The same with a store that takes everything, so that the spool has let go of most of it.
+fn cut_power_of_the_store(failpoints: &str) -> Result<()> {
+    let mut source = MysqlServer::builder().semi_sync(Duration::from_secs(3600)).start()?;
+    Ledger::create(&source)?;
+    let highwater = Installation::new(&source)?;
+    highwater.configure("capture", "ack = \"local\"")?;
+    let log = FsyncLog::of(&highwater)?;
+    let log_path = log.path().display().to_string();
+    let mut agent = highwater.agent_with(&[("FAILPOINTS", failpoints), ("HIGHWATER_FSYNC_LOG", &log_path)])?;
+    highwater.wait_for_dump(&mut agent)?;
+    source.require_acks()?;
+    let ledger = Ledger::start(&source, 3, Duration::ZERO);
+    for _ in 0..3 {
+        ledger.wait_for(50)?;
+        highwater.wait_for_gtids(&mut agent, &source.gtid_executed()?)?;
+    }
+    agent.kill()?;
+    source.kill()?;
+    let lost = log.cut_power(&highwater)?;
+    let seen = ledger.seen_committed();
+    println!("{failpoints}: {} entries were committed, {lost:?}", seen.len());
+    require_archived(&highwater, &seen)
+}
+
+#[test]
+fn what_was_published_survives_a_power_failure_of_the_store() -> Result<()> {
+    cut_power_of_the_store("")
+}
+
+#[test]
+fn a_store_that_is_never_synced_is_caught() -> Result<()> {
+    // What was linked into the store without a sync has its name and no bytes.
+    require_caught(cut_power_of_the_store("broken.store_fsync=return"), "not as specified")
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub use dice::{Dice, size_of_run};
 pub use installation::Installation;
 pub use ledger::Ledger;
 pub use mysql::{MysqlServer, MysqlServerBuilder, mysql_program};
-pub use power::{FsyncLog, Lost};
+pub use power::{FsyncLog, Lost, Unsynced};
 pub use process::{Background, Finished, resident_peak_mib};
 pub use programs::Programs;
 pub use protected::Protected;

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::dice::Dice;
 use crate::installation::Installation;
 
 /// What an agent brought to the disk, as it noted it in `HIGHWATER_FSYNC_LOG`.
@@ -24,6 +26,18 @@ struct OnDisk {
     /// Those of them whose names are.
     named: BTreeSet<PathBuf>,
 }
+
+/// What becomes of bytes that were written and not fsynced.
+#[derive(Debug, Clone)]
+pub enum Unsynced {
+    /// They are gone.
+    Gone,
+    /// Of each sector (512 bytes) by chance: it is there, or zeros are. Files without a durable name may be there too.
+    Torn(Dice),
+}
+
+/// Bytes that a disk writes at once.
+const SECTOR: u64 = 512;
 
 /// What a power failure took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +67,12 @@ impl FsyncLog {
 
     /// Undoes everything in spool and store that is not on the disk: bytes behind the last fsync, and files and folders
     /// whose folder was not fsynced since they were there. The agent must be dead.
-    pub fn cut_power(&self, highwater: &Installation) -> Result<Lost> {
+    pub fn cut_power(&self, highwater: &Installation, mut unsynced: Unsynced) -> Result<Lost> {
         let on_disk = self.read()?;
         let mut lost = Lost { files: 0, bytes: 0 };
         for path in highwater.spool()? {
             if path.extension().is_some_and(|extension| extension == "stretch") {
-                on_disk.cut(&path, &mut lost)?;
+                on_disk.cut(&path, &mut unsynced, &mut lost)?;
             }
         }
         let store = highwater.store();
@@ -70,7 +84,7 @@ impl FsyncLog {
             }
             let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&store));
             if folders.into_iter().all(|folder| is_settled(folder) || on_disk.named.contains(folder)) {
-                return on_disk.cut(path, &mut lost);
+                return on_disk.cut(path, &mut unsynced, &mut lost);
             }
             lost.files += 1;
             Ok(fs::remove_file(path)?)
@@ -105,20 +119,47 @@ impl FsyncLog {
 }
 
 impl OnDisk {
-    fn cut(&self, path: &Path, lost: &mut Lost) -> Result<()> {
+    fn cut(&self, path: &Path, unsynced: &mut Unsynced, lost: &mut Lost) -> Result<()> {
         let size = fs::metadata(path)?.len();
-        match self.lengths.get(path) {
-            Some(length) if self.named.contains(path) => {
-                lost.bytes += size.saturating_sub(*length);
-                OpenOptions::new().write(true).open(path)?.set_len(size.min(*length))?;
-            }
-            _ => {
-                lost.files += 1;
-                fs::remove_file(path)?;
-            }
+        let durable = self.lengths.get(path).copied().filter(|_| self.named.contains(path));
+        match unsynced {
+            Unsynced::Torn(dice) if durable.is_some() => lost.bytes += tear(path, durable.unwrap_or(0), size, dice)?,
+            Unsynced::Torn(dice) => match dice.between(0, 2) {
+                0 => lost.bytes += tear(path, 0, size, dice)?,
+                _ => lost.remove(path)?,
+            },
+            Unsynced::Gone => match durable {
+                Some(length) => {
+                    lost.bytes += size.saturating_sub(length);
+                    OpenOptions::new().write(true).open(path)?.set_len(size.min(length))?;
+                }
+                None => lost.remove(path)?,
+            },
         }
         Ok(())
     }
+}
+
+impl Lost {
+    fn remove(&mut self, path: &Path) -> Result<()> {
+        self.files += 1;
+        Ok(fs::remove_file(path)?)
+    }
+}
+
+/// Puts zeros into some of the sectors behind the durable bytes, and returns how many.
+fn tear(path: &Path, durable: u64, size: u64, dice: &mut Dice) -> Result<u64> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let (mut from, mut torn) = (durable.min(size), 0);
+    while from < size {
+        let end = size.min((from / SECTOR + 1) * SECTOR);
+        if dice.between(0, 2) == 0 {
+            torn += end - from;
+            file.write_all_at(&[0; SECTOR as usize][..usize::try_from(end - from)?], from)?;
+        }
+        from = end;
+    }
+    Ok(torn)
 }
 
 /// Visits everything below a folder, folders before what is in them.

@@ -35,6 +35,27 @@ fn restarts_and_crashes_of_the_source_end_files_and_lose_nothing() -> Result<()>
 }
 
 #[test]
+fn binlogs_of_another_base_name_are_the_same_history() -> Result<()> {
+    let source = MysqlServer::builder().start()?;
+    Ledger::create(&source)?;
+    let mut site = Protected::of(source, |_| Ok(()))?;
+    let ledger = Ledger::start(&site.source, 1, Duration::from_millis(1));
+    ledger.wait_for(40)?;
+    site.source.stop()?;
+    // The server knows nothing of its old files any more, but of the transactions in them.
+    site.source.add_option("--log-bin=renamed");
+    site.source.start()?;
+    ledger.wait_for(40)?;
+    let seen = ledger.stop()?;
+    ensure!(site.source.binlogs()?.iter().all(|name| name.starts_with("renamed.")));
+    let archived = site.settle()?;
+    archived.require_markers(&seen)?;
+    ensure!(archived.timelines() == 1);
+    site.require_restorable()?;
+    Ok(())
+}
+
+#[test]
 fn a_storm_of_rotations_whose_numbers_get_a_digit_more_comes_through_in_order() -> Result<()> {
     let files = size_of_run("HIGHWATER_ROTATIONS", 40);
     let source = MysqlServer::builder().option("--max-binlog-size=4096").start()?;

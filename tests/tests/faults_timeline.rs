@@ -1,6 +1,7 @@
 //! Sources whose history breaks (faults 16, 18 and 19): the old timeline stays restorable, a new one begins with a dump, and
 //! everybody is told.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -95,6 +96,29 @@ fn a_source_that_was_reset_and_given_its_gtids_back_is_noticed() -> Result<()> {
         "RESET BINARY LOGS AND GTIDS; SET GLOBAL gtid_purged = '{executed}'; INSERT INTO d.t VALUES (2, 'after the reset')"
     ))?;
     require_new_timeline(&mut site, &state, &last)
+}
+
+#[test]
+fn a_binlog_taken_out_of_the_index_before_it_was_captured_is_a_gap() -> Result<()> {
+    let (mut site, state) = archived_site()?;
+    let last = last_gtid(&state)?;
+    site.source.sql("FLUSH BINARY LOGS")?;
+    let hidden = site.source.binlogs()?.pop().context("a binlog")?;
+    let before = site.source.gtid_executed()?;
+    site.source.sql("INSERT INTO d.t VALUES (2, 'in a file that is in no index')")?;
+    let lost = site.source.only_gtid_since(&before)?;
+    site.source.sql("FLUSH BINARY LOGS; INSERT INTO d.t VALUES (3, 'in the file behind it')")?;
+    site.source.stop()?;
+    let index = site.source.data().join("binlog.index");
+    let names = fs::read_to_string(&index)?;
+    let kept: String = names.lines().filter(|line| !line.ends_with(&hidden)).map(|line| format!("{line}\n")).collect();
+    ensure!(kept.lines().count() + 1 == names.lines().count(), "{hidden} is not in the index");
+    fs::write(&index, kept)?;
+    site.source.start()?;
+    require_new_timeline(&mut site, &state, &last)?;
+    let reason = &Archived::read(&site.highwater)?.inventory.timelines[1].reason;
+    ensure!(site.agent.stderr().contains(&lost) || reason.contains(&lost), "{lost} is not named: {reason}");
+    Ok(())
 }
 
 #[test]

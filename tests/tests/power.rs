@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use highwater_tests::{Archived, Fault, FsyncLog, Installation, Ledger, MysqlServer, Protected, Proxy};
+use highwater_tests::{Archived, Dice, Fault, FsyncLog, Installation, Ledger, MysqlServer, Protected, Proxy, Unsynced};
 
 /// How long everything in the spool may take to be in the store.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(20);
@@ -16,7 +16,7 @@ const DEATH_LIMIT: Duration = Duration::from_secs(60);
 
 /// Source and agent lose their power under load, and the source is never seen again. The agent runs with these failpoints; if
 /// they end it, the power goes then.
-fn cut_power_under_load(failpoints: &str) -> Result<()> {
+fn cut_power_under_load(failpoints: &str, unsynced: Unsynced) -> Result<()> {
     let mut source =
         MysqlServer::builder().semi_sync(Duration::from_secs(3600)).option("--max-binlog-size=16384").start()?;
     Ledger::create(&source)?;
@@ -42,7 +42,7 @@ fn cut_power_under_load(failpoints: &str) -> Result<()> {
         agent.kill()?;
     }
     source.kill()?;
-    let lost = log.cut_power(&highwater)?;
+    let lost = log.cut_power(&highwater, unsynced)?;
     let seen = ledger.seen_committed();
     ensure!(!seen.is_empty(), "nothing was committed");
     println!("{failpoints}: {} entries were committed, {lost:?}", seen.len());
@@ -83,7 +83,7 @@ fn cut_power_of_the_store(failpoints: &str) -> Result<()> {
     }
     agent.kill()?;
     source.kill()?;
-    let lost = log.cut_power(&highwater)?;
+    let lost = log.cut_power(&highwater, Unsynced::Gone)?;
     let seen = ledger.seen_committed();
     println!("{failpoints}: {} entries were committed, {lost:?}", seen.len());
     require_archived(&highwater, &seen)
@@ -102,17 +102,27 @@ fn a_store_that_is_never_synced_is_caught() -> Result<()> {
 
 #[test]
 fn what_was_acknowledged_survives_a_power_failure_without_the_source() -> Result<()> {
-    cut_power_under_load("")
+    cut_power_under_load("", Unsynced::Gone)
 }
 
 #[test]
 fn an_agent_that_dies_before_a_sync_has_acknowledged_nothing_of_it() -> Result<()> {
-    cut_power_under_load("seg.fsync.before=60*off->return")
+    cut_power_under_load("seg.fsync.before=60*off->return", Unsynced::Gone)
+}
+
+#[test]
+fn sectors_that_were_written_in_another_order_are_no_damage() -> Result<()> {
+    let mut dice = Dice::throw("sectors");
+    for _ in 0..2 {
+        let passage = dice.between(20, 90);
+        cut_power_under_load(&format!("seg.fsync.before={passage}*off->return"), Unsynced::Torn(dice.clone()))?;
+    }
+    Ok(())
 }
 
 #[test]
 fn an_agent_that_dies_before_a_new_file_has_its_name_has_acknowledged_nothing_of_it() -> Result<()> {
-    cut_power_under_load("seg.dirsync.before=4*off->return")
+    cut_power_under_load("seg.dirsync.before=4*off->return", Unsynced::Gone)
 }
 
 /// The check must fail, and for the reason given.
@@ -126,7 +136,10 @@ fn require_caught(outcome: Result<()>, reason: &str) -> Result<()> {
 
 #[test]
 fn an_agent_that_never_syncs_is_caught() -> Result<()> {
-    require_caught(cut_power_under_load("broken.fsync=return"), "committed entries are not in the archive")
+    require_caught(
+        cut_power_under_load("broken.fsync=return", Unsynced::Gone),
+        "committed entries are not in the archive",
+    )
 }
 
 #[test]
@@ -134,7 +147,8 @@ fn an_agent_that_acknowledges_before_it_syncs_is_caught() -> Result<()> {
     // A sync that no acknowledgement belongs to proves nothing: then the next one is tried.
     let mut outcome = Ok(());
     for passage in 60..66 {
-        let cut = cut_power_under_load(&format!("broken.ack=return;seg.fsync.before={passage}*off->return"));
+        let cut =
+            cut_power_under_load(&format!("broken.ack=return;seg.fsync.before={passage}*off->return"), Unsynced::Gone);
         outcome = require_caught(cut, "committed entries are not in the archive");
         if outcome.is_ok() {
             break;

@@ -49,6 +49,14 @@ pub enum Discontinuity {
         /// Offset after our last byte.
         offset: u64,
     },
+    /// A binlog of the source comes behind transactions that none of its binlogs has.
+    #[error("gap: {binlog} of the source follows transactions that it did not send: {missing}")]
+    NotSent {
+        /// The binlog whose `Previous_gtids` has them.
+        binlog: String,
+        /// The transactions.
+        missing: GtidSet,
+    },
     /// The source says itself that it lost events (`INCIDENT_EVENT`, `LOST_EVENTS`).
     #[error("gap: the source reports lost events at {binlog}:{offset}{}", .gtid.as_ref().map(|gtid| format!(", in {gtid}")).unwrap_or_default())]
     Incident {
@@ -103,6 +111,7 @@ impl Discontinuity {
         match self {
             // Nothing is captured twice.
             Self::Gap { .. } => captured.union(&facts.gtid_purged),
+            Self::NotSent { missing, .. } => captured.union(&facts.gtid_purged).union(missing),
             // A dump of now has what they changed. All that the source executed lies in binlogs that may have more of them.
             Self::Anonymous => captured.union(&facts.gtid_executed),
             Self::Incident { gtid, .. } => {
@@ -132,6 +141,10 @@ impl Discontinuity {
             Self::Gap { .. } | Self::BinlogGone { .. } => {
                 "if a replica still has these binlogs, name it in source.failover; raise binlog_expire_logs_seconds on \
                  the source"
+            }
+            Self::NotSent { .. } => {
+                "a binlog is missing from the source's index: if a replica still has these transactions, name it in \
+                 source.failover"
             }
             Self::Incident { .. } => {
                 "the source's error log says what happened; its own replicas stop at the same place and must be built anew"

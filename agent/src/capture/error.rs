@@ -139,6 +139,7 @@ impl CaptureError {
             Self::Discontinuity(
                 Discontinuity::Gap { .. }
                 | Discontinuity::BinlogGone { .. }
+                | Discontinuity::NotSent { .. }
                 | Discontinuity::Incident { .. }
                 | Discontinuity::Anonymous,
             ) => Exit::Unreachable,

@@ -186,6 +186,13 @@ impl Capture {
         match error {
             CaptureError::Discontinuity(why) => Next::Branch(why.clone()),
             CaptureError::Spool { .. } if error.is_full() => Next::WaitForRoom,
+            // It was asked again, and has them nowhere.
+            CaptureError::Stream(StreamError::MissedTransactions { binlog, missing })
+                if course.strikes + 1 >= STRIKES_MAX =>
+            {
+                course.strikes = 0;
+                Next::Branch(Discontinuity::NotSent { binlog: binlog.clone(), missing: missing.clone() })
+            }
             // A server that was restarted or reset: what it has now decides.
             CaptureError::Files(FilesError::Changed { .. }) => Next::Again,
             CaptureError::Spool { .. }

@@ -16,6 +16,7 @@ use highwater_binlog::{
 use highwater_catalog::Sha256Digest;
 
 use self::comparison::Comparison;
+use self::heartbeat::Silence;
 use super::continuity::{Discontinuity, Request, Start};
 use super::tip::Tip;
 use crate::failpoint;
@@ -186,8 +187,7 @@ struct OpenFile {
     segmenter: Option<Segmenter>,
     /// The 64-bit position of the last heartbeat: where the events that were left out end.
     heartbeat: Option<u64>,
-    /// Heartbeats since the last event.
-    heartbeats: u32,
+    silence: Silence,
 }
 
 impl Follower {
@@ -367,21 +367,22 @@ impl Follower {
             tracker: TransactionTracker::new(),
             segmenter: None,
             heartbeat: None,
-            heartbeats: 0,
+            silence: Silence::default(),
         });
         Ok(())
     }
 
     fn heartbeat(&mut self, event: &RawEvent<'_>) -> Result<(), StreamError> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        file.heartbeats += 1;
         if event.event_type() == EventType::HEARTBEAT_V2 {
             file.heartbeat = heartbeat::position(event.body());
         }
-        // One heartbeat may stand for transactions that are left out. After two in a row the source has sent all it has.
-        if file.heartbeats > 1
-            && let Some(comparison) = self.comparison.take()
-        {
+        let told = file.heartbeat.unwrap_or_else(|| u64::from(event.header().end_log_pos));
+        let is_idle = file.silence.goes_on(told);
+        let binlog = &file.binlog;
+        // Behind the piece all of it has been sent, if the source has it.
+        let is_over = |comparison: &mut Comparison| comparison.binlog == *binlog && (is_idle || told >= comparison.end);
+        if let Some(comparison) = self.comparison.take_if(is_over) {
             comparison.finish()?;
         }
         Ok(())
@@ -402,7 +403,7 @@ impl Follower {
         let compared_from = self.comparison.as_ref().filter(|c| c.binlog == file.binlog).map(|c| c.start);
         let offset = file.place(event, compared_from);
         let end = offset.saturating_add(event.byte_count());
-        (file.heartbeat, file.heartbeats) = (None, 0);
+        (file.heartbeat, file.silence) = (None, Silence::default());
         if end <= file.archived {
             file.offset = end;
             let (binlog, archived) = (file.binlog.clone(), file.archived);

@@ -12,7 +12,7 @@ use crate::capture::tip::Piece;
 pub(super) struct Comparison {
     pub(super) binlog: BinlogName,
     pub(super) start: u64,
-    end: u64,
+    pub(super) end: u64,
     expected: Sha256Digest,
     hasher: Sha256,
     next: u64,

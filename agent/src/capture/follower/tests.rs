@@ -1,6 +1,8 @@
 use highwater_catalog::{Micros, Timeline, TimelineId};
+use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::capture::tip::{Piece, PieceBytes};
 
 #[path = "../../../../binlog/tests/support/build.rs"]
 mod build;
@@ -16,6 +18,8 @@ struct Stream {
     effects: Vec<Effect>,
     /// Where the next event stands.
     offset: u64,
+    /// The events that stand in the binlog.
+    sent: Vec<u8>,
 }
 
 fn server() -> ServerUuid {
@@ -35,11 +39,16 @@ fn tip() -> Tip {
 impl Stream {
     /// After the artificial event that names the binlog, and the format description.
     fn new(tip: &Tip) -> Self {
+        Self::comparing(tip, None)
+    }
+
+    /// The same, with a piece that is to be sent again.
+    fn comparing(tip: &Tip, piece: Option<&Piece>) -> Self {
         let policy = SegmentPolicy { bytes_max: 1 << 20, age_micros_max: 1_000_000 };
         let request = Request::Gtids { have: tip.captured.clone(), from: None };
-        let start = Start { request, compare: None, may_skip: true };
-        let follower = Follower::new(server(), policy, tip, &start, None);
-        let mut stream = Self { follower, effects: Vec::new(), offset: 4 };
+        let start = Start { request, compare: piece.cloned(), may_skip: true };
+        let follower = Follower::new(server(), policy, tip, &start, piece.map(|piece| piece.digest().unwrap()));
+        let mut stream = Self { follower, effects: Vec::new(), offset: 4, sent: Vec::new() };
         let body = [&4u64.to_le_bytes()[..], binlog().as_str().as_bytes()].concat();
         let rotate = Build { timestamp: 0, ..Build::new(EventType::ROTATE, body) }.flags(0x20).end_log_pos(0);
         stream.give(&rotate.crc32()).unwrap();
@@ -54,9 +63,19 @@ impl Stream {
     /// An event that stands where the one before it ends.
     fn event(&mut self, event: Build) -> Result<(), StreamError> {
         let end = self.offset + event.crc32().len() as u64;
-        self.give(&event.end_log_pos(end as u32).crc32())?;
+        let bytes = event.end_log_pos(end as u32).crc32();
+        self.give(&bytes)?;
         self.offset = end;
+        self.sent.extend(bytes);
         Ok(())
+    }
+
+    /// Says that the source is at `position` and has left out what lies before it.
+    fn heartbeat(&mut self, position: u64) -> Result<(), StreamError> {
+        // A field of type 2, 9 bytes long.
+        let body = [&[2, 9, 0xfe][..], &position.to_le_bytes(), &[0]].concat();
+        let heartbeat = Build { timestamp: 0, ..Build::new(EventType::HEARTBEAT_V2, body) };
+        self.give(&heartbeat.end_log_pos(position as u32).crc32())
     }
 
     fn transaction(&mut self, number: u64) -> Result<(), StreamError> {
@@ -89,10 +108,8 @@ fn offsets_beyond_four_gigabytes_are_counted() {
     tip.captured.insert(&number(1));
     tip.ends.insert((server(), binlog()), FAR);
     let mut stream = Stream::new(&tip);
-    // What we have is left out; a heartbeat tells where it ends: a field of type 2, 9 bytes long.
-    let body = [&[2, 9, 0xfe][..], &FAR.to_le_bytes(), &[0]].concat();
-    let heartbeat = Build { timestamp: 0, ..Build::new(EventType::HEARTBEAT_V2, body) };
-    stream.give(&heartbeat.end_log_pos(FAR as u32).crc32()).unwrap();
+    // What we have is left out; a heartbeat tells where it ends.
+    stream.heartbeat(FAR).unwrap();
     stream.offset = FAR;
     stream.transaction(2).unwrap();
     assert!(matches!(stream.effects.first(), Some(Effect::Open { start: FAR, .. })), "{:?}", stream.effects);
@@ -126,6 +143,55 @@ fn another_transaction_where_the_archive_has_bytes_is_another_history() {
     let start = stream.offset;
     let error = stream.transaction(2).unwrap_err();
     assert_eq!(error, StreamError::Discontinuity(Discontinuity::Differs { binlog: binlog(), start, end: FAR }));
+}
+
+/// A tip that ends in a binlog's second transaction, which is to be compared; where the first one begins and ends.
+fn tip_of_two() -> (Tip, Piece, [u64; 2]) {
+    let mut stream = Stream::new(&tip());
+    stream.event(Build::new(EventType::PREVIOUS_GTIDS, [0; 8])).unwrap();
+    let begin = stream.offset;
+    stream.transaction(1).unwrap();
+    let (start, before) = (stream.offset, stream.sent.len());
+    stream.transaction(2).unwrap();
+    let second = stream.sent.split_off(before);
+    let mut gtids_added = GtidSet::new();
+    gtids_added.insert(&number(2));
+    let bytes = PieceBytes::Published(Sha256Digest(Sha256::digest(&second).into()));
+    let end = stream.offset;
+    let piece = Piece { server: server(), binlog: binlog(), start, end, gtids_added, transactions: 1, bytes };
+    let mut tip = tip();
+    tip.captured.insert(&number(1));
+    tip.captured.insert(&number(2));
+    tip.ends.insert((server(), binlog()), end);
+    (tip, piece, [begin, start])
+}
+
+#[test]
+fn a_source_that_takes_long_to_pass_over_what_we_have_is_no_fork() {
+    let (tip, piece, [begin, start]) = tip_of_two();
+    let mut stream = Stream::comparing(&tip, Some(&piece));
+    stream.event(Build::new(EventType::PREVIOUS_GTIDS, [0; 8])).unwrap();
+    // One each period, and one more before the events.
+    for position in [begin + 10, begin + 40, start, start] {
+        stream.heartbeat(position).unwrap();
+    }
+    stream.offset = start;
+    stream.transaction(2).unwrap();
+    stream.heartbeat(piece.end).unwrap();
+    stream.transaction(3).unwrap();
+    assert!(matches!(stream.effects.first(), Some(Effect::Open { start, .. }) if *start == piece.end));
+}
+
+#[test]
+fn a_piece_that_the_source_passes_or_has_not_is_a_fork() {
+    let (tip, piece, [begin, start]) = tip_of_two();
+    let differs = Discontinuity::Differs { binlog: binlog(), start: piece.start, end: piece.end };
+    for positions in [&[start, piece.end][..], &[begin, begin, begin]] {
+        let mut stream = Stream::comparing(&tip, Some(&piece));
+        let (last, first) = positions.split_last().unwrap();
+        first.iter().for_each(|position| stream.heartbeat(*position).unwrap());
+        assert_eq!(stream.heartbeat(*last), Err(StreamError::Discontinuity(differs.clone())), "{positions:?}");
+    }
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod tip;
 mod watched;
 mod writer;
 
+pub(crate) use backoff::Backoff;
 pub use continuity::{Discontinuity, Request, Start, check_settings, decide, decide_by_position, warnings};
 pub use error::CaptureError;
 pub use follower::{Cut, Effect, Follower, StreamError};
@@ -52,6 +53,7 @@ use self::pipeline::Plant;
 use self::place::Place;
 use self::publisher::Publisher;
 use self::report::{Reporter, now_micros};
+use self::room::Room;
 use self::spool::{Spool, SpoolKey};
 use crate::archive::Archive;
 use crate::config::{AckPolicy, CaptureConfig, Config};
@@ -109,7 +111,7 @@ pub struct Capture {
 #[derive(Debug)]
 enum Stage {
     /// No timeline yet.
-    New { spool: Option<Box<Spool>>, spool_bytes_max: u64 },
+    New { spool: Option<Box<Spool>>, room: Room },
     /// A timeline, what belongs to it in the spool, and the way to the store.
     Known(Box<Plant>),
 }
@@ -133,12 +135,10 @@ impl Capture {
             uuid: replica_uuid(&archive, server_id),
             heartbeat: Duration::from_secs(heartbeat_seconds),
         };
-        let key = config.capture.spool_keyring.as_ref().map(|path| {
-            let failed = |source| CaptureError::StateDir { action: "open the keyring", path: path.clone(), source };
-            SpoolKey::open(path, identity.uuid).map_err(failed)
-        });
-        let (spool, left) =
-            Spool::open(&state_dir.join("spool"), key.transpose()?).map_err(failed("open the spool"))?;
+        let spool_folder = state_dir.join("spool");
+        let key = spool_key(&spool_folder, config.capture.spool_keyring.as_deref(), identity.uuid)?;
+        let (spool, left) = Spool::open(&spool_folder, key).map_err(failed("open the spool"))?;
+        let room = Room::new(&spool_folder, spool_bytes_max, &config.scratch_dir(), config.seal.object_bytes_max);
         let policy = SegmentPolicy {
             bytes_max: segment_bytes_max,
             age_micros_max: segment_age_seconds.saturating_mul(1_000_000),
@@ -150,7 +150,8 @@ impl Capture {
             CaptureSource::Files { files, login } => (vec![Place::Files(files)], login),
         };
         let source = places.first().map(Place::to_string).unwrap_or_default();
-        let reporter = Reporter::new(state_dir, source, ack);
+        let mut reporter = Reporter::new(state_dir, source, ack);
+        let set_aside;
         let stage = match Standing::of(&inventory)? {
             None => {
                 // Of another archive, which this folder served before.
@@ -158,18 +159,22 @@ impl Capture {
                     let aside = spool.set_aside(name).map_err(failed("read the spool"))?;
                     tracing::error!(file = %aside.display(), "part of another archive's spool put aside");
                 }
-                Stage::New { spool: Some(Box::new(spool)), spool_bytes_max }
+                set_aside = spool.set_aside_count();
+                Stage::New { spool: Some(Box::new(spool)), room }
             }
             Some((standing, mut tip)) => {
                 let jobs = recovery::recover(&spool, &left, &mut tip, policy).map_err(failed("read the spool"))?;
+                set_aside = spool.set_aside_count();
                 let mut publisher = Publisher::new(archive.clone(), index.clone(), (standing, tip));
                 let mut progress = Progress::default();
                 progress.receive(jobs.iter().map(|job| job.cut.facts.byte_count()).sum());
                 progress.spool();
                 publisher.resume(jobs);
-                Stage::Known(Box::new(Plant { spool: Some(spool), spool_bytes_max, publisher, progress }))
+                Stage::Known(Box::new(Plant { spool: Some(spool), room, publisher, progress }))
             }
         };
+        let set_aside = set_aside.map_err(failed("read the spool"))?;
+        reporter.update(|report| report.spool_set_aside = set_aside);
         let running = watch::Sender::new(None);
         let CaptureConfig { allow_positions, replica_lag_seconds_max, .. } = config.capture;
         let replica_lag_max = Duration::from_secs(replica_lag_seconds_max);
@@ -219,6 +224,23 @@ fn timeline(id: TimelineId, parent: Option<TimelineId>, reason: &str, starting: 
     const REASON_LEN_MAX: usize = 400;
     let reason = reason.chars().take(REASON_LEN_MAX).collect();
     Timeline { id, parent, reason, starting_gtids: starting, created: Micros(now_micros()) }
+}
+
+/// The key that the spool is encrypted with, if it is to be. One is made only where nothing needs another.
+fn spool_key(folder: &Path, keyring: Option<&Path>, agent: ServerUuid) -> Result<Option<SpoolKey>, CaptureError> {
+    let opened = |path: &Path| {
+        let failed = |source| CaptureError::StateDir { action: "open the keyring", path: path.to_owned(), source };
+        SpoolKey::open(path, agent).map_err(failed)
+    };
+    let known = keyring.filter(|path| path.exists()).map(opened).transpose()?;
+    let failed = |source| CaptureError::StateDir { action: "read the spool", path: folder.to_owned(), source };
+    if let Some(file) = Spool::locked(folder, known.as_ref()).map_err(failed)? {
+        return Err(CaptureError::SpoolLocked { file, keyring: keyring.map(Path::to_owned) });
+    }
+    match known {
+        Some(key) => Ok(Some(key)),
+        None => keyring.map(opened).transpose(),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, CaptureError> {

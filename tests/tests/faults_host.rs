@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use highwater::capture::{AgentReport, AgentState};
 use highwater_tests::{Archived, Background, Ledger, MysqlServer, Protected, seen_by};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -63,8 +64,6 @@ fn errors_of_the_spools_disk_are_survived_without_trusting_it() -> Result<()> {
         "spool.fsync=7*off->1*return(eio)->off",
         "spool.fsync=1*return(eio)->5*off->1*return(enospc)->off",
         "spool.open=2*off->1*return(enospc)->off",
-        "store.create=4*off->3*return(enospc)->off",
-        "store.create=4*off->3*return(eio)->off",
     ] {
         site.restart_agent(&[("FAILPOINTS", failpoint)])?;
         ledger.wait_for(60)?;
@@ -74,6 +73,36 @@ fn errors_of_the_spools_disk_are_survived_without_trusting_it() -> Result<()> {
             ensure!(site.agent.stderr().contains("error:"), "{failpoint}: {}", site.agent.stderr());
         }
         site.restart_agent(&[])?;
+        let seen = ledger.seen_committed();
+        site.catch_up().with_context(|| failpoint.to_owned())?;
+        Archived::read(&site.highwater)?.require_markers(&seen).with_context(|| failpoint.to_owned())?;
+    }
+    let seen = ledger.stop()?;
+    let archived = site.settle()?;
+    archived.require_markers(&seen)?;
+    ensure!(archived.timelines() == 1);
+    Ok(())
+}
+
+#[test]
+fn a_store_that_answers_with_errors_is_told_and_tried_again() -> Result<()> {
+    let mut site = stopped_site()?;
+    let ledger = Ledger::start(&site.source, 2, Duration::from_millis(1));
+    for failpoint in [
+        // At the start: the archive cannot be taken over yet.
+        "store.create=2*return(eio)->off",
+        "store.create=4*off->4*return(enospc)->off",
+        "store.create=4*off->4*return(eio)->off",
+    ] {
+        site.restart_agent(&[("FAILPOINTS", failpoint)])?;
+        let state = site.highwater.state();
+        site.highwater.wait_until("blocked", LIMIT, &mut site.agent, |_| {
+            let report = AgentReport::read(&state)?;
+            let is_told = |error: &String| error.contains("Input/output error") || error.contains("No space left");
+            Ok(report.is_some_and(|report| {
+                report.state == AgentState::Blocked && report.last_error.as_ref().is_some_and(is_told)
+            }))
+        })?;
         let seen = ledger.seen_committed();
         site.catch_up().with_context(|| failpoint.to_owned())?;
         Archived::read(&site.highwater)?.require_markers(&seen).with_context(|| failpoint.to_owned())?;
@@ -138,11 +167,7 @@ fn a_store_that_goes_away_and_comes_back_costs_nothing() -> Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     ensure!(!store.exists(), "the mount point was made");
     fs::rename(away, &store)?;
-    // One that does not wait ends loudly, and the next one goes on.
-    if !site.agent.is_running()? {
-        require_refusal(&mut site.agent, &store.display().to_string())?;
-        site.restart_agent(&[])?;
-    }
+    ensure!(site.agent.is_running()?, "the agent ended: {}", site.agent.stderr());
     let seen = ledger.stop()?;
     site.settle()?.require_markers(&seen)
 }

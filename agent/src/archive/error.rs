@@ -237,6 +237,16 @@ impl ArchiveError {
         Some(text)
     }
 
+    /// Whether it is a store's trouble that may pass by itself: a disk, a network or a machine that does not answer.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => error.kind == StoreErrorKind::Transient,
+            Self::Read { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The archive's error inside an error of reading, where there is one.
     pub fn of_read(object: &str, error: io::Error) -> Self {
         match error.downcast::<Self>() {

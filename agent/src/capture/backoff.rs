@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The pauses of one thing that is tried again and again.
 #[derive(Debug, Clone)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
     next: Duration,
@@ -17,8 +17,14 @@ impl Backoff {
         Self { first, longest, next: first }
     }
 
+    /// Between attempts with a store.
+    #[must_use]
+    pub(crate) fn for_the_store() -> Self {
+        Self::new(Duration::from_millis(500), Duration::from_secs(60))
+    }
+
     /// The next pause: between half and all of twice the one before.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let pause = self.next.mul_f64(rand::random_range(0.5..1.0));
         self.next = (self.next * 2).min(self.longest);
         pause

@@ -60,6 +60,17 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// A file of the spool is encrypted with a key that is not here.
+    #[error("{file} is encrypted, and {}", .keyring.as_ref().map_or_else(
+        || "capture.spool_keyring is not configured".to_owned(),
+        |keyring| format!("the keyring {} does not open it", keyring.display()),
+    ))]
+    SpoolLocked {
+        /// The file.
+        file: PathBuf,
+        /// The keyring that was tried.
+        keyring: Option<PathBuf>,
+    },
     /// Another agent works in the same folder.
     #[error("another agent holds {path}")]
     Locked {
@@ -97,12 +108,14 @@ impl CaptureError {
             Self::Stream(_) | Self::Spool { .. } => Retry::Soon,
             Self::Archive(ArchiveError::Store(error)) => match error.kind {
                 // Missing: a file system that is not mounted comes back.
-                StoreErrorKind::Transient | StoreErrorKind::Full | StoreErrorKind::Denied | StoreErrorKind::Missing => {
-                    Retry::Soon
-                }
-                StoreErrorKind::Exists | StoreErrorKind::Other => Retry::Never,
+                StoreErrorKind::Transient
+                | StoreErrorKind::Full
+                | StoreErrorKind::Denied
+                | StoreErrorKind::Missing
+                | StoreErrorKind::Other => Retry::Soon,
+                StoreErrorKind::Exists => Retry::Never,
             },
-            Self::Archive(ArchiveError::Scratch { .. }) => Retry::Soon,
+            Self::Archive(ArchiveError::Scratch { .. } | ArchiveError::Read { .. }) => Retry::Soon,
             Self::Catalog(error) if matches!(error.problem, CatalogProblem::Full | CatalogProblem::Busy) => Retry::Soon,
             Self::Archive(_)
             | Self::Catalog(_)
@@ -110,6 +123,7 @@ impl CaptureError {
             | Self::BrokenTimeline(_)
             | Self::NoTimeline
             | Self::StateDir { .. }
+            | Self::SpoolLocked { .. }
             | Self::Locked { .. }
             | Self::TakenOver { .. }
             | Self::Task(_) => Retry::Never,
@@ -136,6 +150,7 @@ impl CaptureError {
             Self::Archive(error) => error.exit(),
             Self::Files(error) => error.exit(),
             Self::BrokenTimeline(_) => Exit::Damaged,
+            Self::SpoolLocked { .. } => Exit::Key,
             Self::Discontinuity(
                 Discontinuity::Gap { .. }
                 | Discontinuity::BinlogGone { .. }
@@ -178,6 +193,11 @@ impl CaptureError {
                 Some("an object is missing from the store: bring it back from another copy; `highwater verify` lists all damage".to_owned())
             }
             Self::StateDir { .. } | Self::Spool { .. } => Some("check space and permissions of state_dir".to_owned()),
+            Self::SpoolLocked { .. } => Some(
+                "bring back the keyring that it was written with: it may be on a file system that is not mounted. If that is \
+                 lost, move the file away, and the source is asked again for what it still has"
+                    .to_owned(),
+            ),
             Self::Locked { .. } => Some("stop the other agent, or give this one its own state_dir".to_owned()),
             Self::TakenOver { .. } => Some(
                 "one agent per archive: stop one of them. What this one has in its spool stays there".to_owned(),

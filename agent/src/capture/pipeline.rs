@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_catalog::Segment;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -16,9 +15,10 @@ use super::acks::{Acks, WantedAck};
 use super::error::CaptureError;
 use super::follower::{Cut, Effect, Follower, StreamError};
 use super::progress::Progress;
-use super::publisher::{Job, Publisher};
+use super::publisher::{Job, Published, Publisher};
 use super::reader::{Batch, Incoming, Received};
 use super::report::{AgentReport, AgentState, Reporter, now_micros};
+use super::room::Room;
 use super::spool::{Spool, Stretch};
 use super::watched::Look;
 use super::writer::{Batched, Origin, Written, write};
@@ -46,7 +46,7 @@ enum Action {
     Stop,
     Events(Vec<Batch>),
     End(Result<(), CaptureError>),
-    Published(Option<Segment>),
+    Published(Option<Box<Published>>),
     /// Everything whole is to be published now.
     Cut,
     Tick,
@@ -64,8 +64,8 @@ struct Applied {
 pub(super) struct Plant {
     /// Moves to a blocking thread for each write.
     pub(super) spool: Option<Spool>,
-    /// Bytes that the spool may have.
-    pub(super) spool_bytes_max: u64,
+    /// What the spool may take.
+    pub(super) room: Room,
     /// The way from the spool to the store.
     pub(super) publisher: Publisher,
     /// How far everything is.
@@ -144,12 +144,14 @@ impl<'a> Pipeline<'a> {
             let action = self.select(incoming, stop).await?;
             let Applied { batches, ack, end } = self.apply(action);
             self.perform(batches, ack).await?;
-            if let Err(error) = self.acks.send(&mut self.plant.progress).await {
-                return Ok(Ended::Source(Err(error.into())));
-            }
+            let acknowledged = self.acks.send(&mut self.plant.progress).await;
             self.report();
+            // What was found in the stream weighs more than a connection that is lost besides.
             if let Some(end) = end {
                 return end;
+            }
+            if let Err(error) = acknowledged {
+                return Ok(Ended::Source(Err(error.into())));
             }
             if logged.0.elapsed() >= LOG_INTERVAL && logged.1 != self.plant.progress {
                 logged = (Instant::now(), self.plant.progress);
@@ -179,7 +181,7 @@ impl<'a> Pipeline<'a> {
         let first = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Action::Stop),
-            published = self.plant.publisher.advance(), if busy => return Ok(Action::Published(published?)),
+            published = self.plant.publisher.advance(), if busy => return Ok(Action::Published(published?.map(Box::new))),
             () = sleep(due.unwrap_or(TICK).min(TICK)) => return Ok(Action::Tick),
             first = incoming.recv(), if room => first,
         };
@@ -213,7 +215,7 @@ impl<'a> Pipeline<'a> {
             Action::End(source) => end = Some(Ok(Ended::Source(source))),
             Action::Tick => self.follower.tick(self.now(), &mut effects),
             Action::Cut => self.follower.cut(&mut effects),
-            Action::Published(segment) => self.published(segment),
+            Action::Published(published) => self.published(published),
             Action::Events(batches) => return self.accept(batches),
         }
         Applied { batches: vec![Batched::without_bytes(effects)], ack: None, end }
@@ -249,9 +251,9 @@ impl<'a> Pipeline<'a> {
         applied
     }
 
-    fn published(&mut self, segment: Option<Segment>) {
-        if let Some(segment) = segment {
-            self.plant.published(&segment);
+    fn published(&mut self, published: Option<Box<Published>>) {
+        if let Some(published) = published {
+            self.plant.published(*published);
             self.reporter.update(|report| report.last_segment_us = Some(now_micros()));
         }
     }
@@ -310,7 +312,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.plant.spool.as_ref().is_some_and(|spool| spool.bytes() >= self.plant.spool_bytes_max)
+        self.plant.spool.as_ref().is_some_and(|spool| self.plant.room.is_used_up(spool.bytes()))
     }
 
     fn now(&self) -> u64 {
@@ -404,9 +406,13 @@ impl Follower {
 }
 
 impl Plant {
-    /// Takes a published segment into account.
-    pub(super) fn published(&mut self, segment: &Segment) {
-        self.progress.publish(segment.end - segment.start);
+    /// Takes a published segment into account, and then lets go of its bytes in the spool.
+    pub(super) fn published(&mut self, published: Published) {
+        let bytes = published.segment.end - published.segment.start;
+        self.progress.store(bytes);
+        self.progress.catalogue(bytes);
+        self.progress.purge(bytes);
+        let segment = published.release();
         tracing::debug!(binlog = %segment.binlog, start = segment.start, end = segment.end,
             transactions = segment.transactions, sequence = segment.sequence, "segment published");
     }
@@ -419,5 +425,8 @@ impl Plant {
         report.timeline = Some(standing.timeline.0);
         report.stored_gtids = standing.captured.to_string();
         report.spooled_gtids = tip.captured.to_string();
+        if let Some(trouble) = self.publisher.trouble() {
+            report.last_error = Some(trouble.to_owned());
+        }
     }
 }

@@ -36,11 +36,21 @@ impl Progress {
         self.check();
     }
 
-    /// A segment was published and recorded, and its bytes in the spool are needed no more.
-    pub fn publish(&mut self, bytes: u64) {
-        for stage in [&mut self.stored, &mut self.catalogued, &mut self.purgeable] {
-            *stage = stage.saturating_add(bytes);
-        }
+    /// A segment's manifest is in the store.
+    pub fn store(&mut self, bytes: u64) {
+        self.stored = self.stored.saturating_add(bytes);
+        self.check();
+    }
+
+    /// The catalog has the segment.
+    pub fn catalogue(&mut self, bytes: u64) {
+        self.catalogued = self.catalogued.saturating_add(bytes);
+        self.check();
+    }
+
+    /// The segment's bytes in the spool are about to be let go.
+    pub fn purge(&mut self, bytes: u64) {
+        self.purgeable = self.purgeable.saturating_add(bytes);
         self.check();
     }
 
@@ -104,7 +114,9 @@ mod tests {
         progress.receive(10);
         progress.spool();
         progress.acknowledge(10, AckPolicy::Local);
-        progress.publish(6);
+        progress.store(6);
+        progress.catalogue(6);
+        progress.purge(6);
         progress.acknowledge(6, AckPolicy::Stored);
         assert_eq!((progress.received(), progress.stored(), progress.pending()), (10, 6, 4));
     }
@@ -114,7 +126,26 @@ mod tests {
     fn storing_what_is_not_on_the_disk_is_a_bug() {
         let mut progress = Progress::default();
         progress.receive(10);
-        progress.publish(1);
+        progress.store(1);
+    }
+
+    #[test]
+    #[should_panic(expected = "durability is out of order")]
+    fn letting_go_of_what_the_catalog_does_not_have_is_a_bug() {
+        let mut progress = Progress::default();
+        progress.receive(10);
+        progress.spool();
+        progress.store(10);
+        progress.purge(10);
+    }
+
+    #[test]
+    #[should_panic(expected = "durability is out of order")]
+    fn recording_what_is_not_stored_is_a_bug() {
+        let mut progress = Progress::default();
+        progress.receive(10);
+        progress.spool();
+        progress.catalogue(10);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use highwater_catalog::{Micros, Segment, Sha256Digest, Timeline, TimelineId};
 use tokio::task::JoinSet;
@@ -69,6 +68,22 @@ enum Done {
     Published(Result<Box<Segment>, CaptureError>),
 }
 
+/// A segment that is in the archive, and its bytes in the spool.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// The segment.
+    pub(super) segment: Segment,
+    stretch: Arc<Stretch>,
+}
+
+impl Published {
+    /// Lets go of its bytes in the spool.
+    pub(super) fn release(self) -> Segment {
+        self.stretch.published(self.segment.end);
+        self.segment
+    }
+}
+
 /// The end of the archive, and what is on its way there. Outlives the connections to the source.
 #[derive(Debug)]
 pub(super) struct Publisher {
@@ -88,6 +103,8 @@ pub(super) struct Publisher {
     running: JoinSet<Done>,
     backoff: Backoff,
     retry_at: Option<Instant>,
+    /// Why the store took nothing the last time.
+    trouble: Option<String>,
 }
 
 impl Publisher {
@@ -105,8 +122,9 @@ impl Publisher {
             store_is_slower: false,
             index,
             running: JoinSet::new(),
-            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),
+            backoff: Backoff::for_the_store(),
             retry_at: None,
+            trouble: None,
         }
     }
 
@@ -163,12 +181,18 @@ impl Publisher {
         self.retry_at.is_some()
     }
 
+    /// Why it did.
+    #[must_use]
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref().filter(|_| self.is_blocked())
+    }
+
     /// Goes on publishing; returns a segment that is in the store now, or `None` after an attempt that will be repeated.
     /// Cancel safe. Waits forever when nothing is left.
     ///
     /// # Errors
     /// Those that a repetition cannot help.
-    pub(super) async fn advance(&mut self) -> Result<Option<Segment>, CaptureError> {
+    pub(super) async fn advance(&mut self) -> Result<Option<Published>, CaptureError> {
         loop {
             let pause = self.retry_at.filter(|at| *at > Instant::now());
             if pause.is_none() {
@@ -196,7 +220,7 @@ impl Publisher {
                         }
                     }
                 }
-                Done::Published(Ok(segment)) => return self.published(*segment).map(Some),
+                Done::Published(Ok(segment)) => return self.published(*segment),
                 Done::Published(Err(error)) => {
                     if let Some(flight) = self.flights.front_mut()
                         && let Stage::Publishing(stored) = &flight.stage
@@ -211,15 +235,12 @@ impl Publisher {
         }
     }
 
-    fn published(&mut self, segment: Segment) -> Result<Segment, CaptureError> {
+    fn published(&mut self, segment: Segment) -> Result<Option<Published>, CaptureError> {
         self.standing.advance(&segment)?;
         self.tip.published(&segment);
-        if let Some(flight) = self.flights.pop_front() {
-            flight.job.stretch.published(segment.end);
-        }
         self.backoff.reset();
         self.retry_at = None;
-        Ok(segment)
+        Ok(self.flights.pop_front().map(|flight| Published { segment, stretch: flight.job.stretch }))
     }
 
     /// Decides when a failed attempt is repeated; those that fail together share a pause.
@@ -229,7 +250,9 @@ impl Publisher {
         }
         if self.retry_at.is_none_or(|at| at <= Instant::now()) {
             let pause = self.backoff.next();
-            tracing::warn!(error = %chain(&error), pause_seconds = pause.as_secs_f32(), "segment not published, trying again");
+            let trouble = chain(&error);
+            tracing::warn!(error = %trouble, pause_seconds = pause.as_secs_f32(), "segment not published, trying again");
+            self.trouble = Some(trouble);
             self.retry_at = Some(Instant::now() + pause);
         }
         Ok(())

@@ -4,7 +4,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use highwater_binlog::{
-    FIRST_EVENT_OFFSET, FormatDescription, Framer, Progress, RawEvent, SegmentPolicy, Segmenter, TransactionTracker,
+    ChecksumAlgorithm, EventHeader, FIRST_EVENT_OFFSET, FormatDescription, Framer, Progress, RawEvent, SegmentPolicy,
+    Segmenter, TransactionTracker,
 };
 
 use super::follower::Cut;
@@ -12,13 +13,16 @@ use super::publisher::Job;
 use super::spool::{Spool, Stretch, StretchName};
 use super::tip::Tip;
 
+/// Length of an event's header.
+const EVENT_HEADER_LEN: usize = 19;
+
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
 
 /// Makes segments of what is left, in order, and takes them into account. Blocking.
 ///
 /// A stretch ends at its last whole transaction: the source is asked again for what follows. One that is damaged before
-/// that, or of another timeline, is put aside with all that come after it, which it would leave a hole before.
+/// its end, or of another timeline, is put aside with all that come after it, which it would leave a hole before.
 ///
 /// # Errors
 /// Those of the file system.
@@ -52,7 +56,7 @@ pub(super) fn recover(
             Err(error) => return Err(error),
         };
         let mut scan = Scan::new(&stretch, &description, tip, policy);
-        let end = scan.run();
+        let end = scan.run().and_then(|damage| Ok((damage, scan.is_followed()?)));
         let cuts = scan.finish();
         stretch.close(cuts.last().map_or(0, |cut| cut.facts.end));
         let transactions: u64 = cuts.iter().map(|cut| cut.facts.transactions).sum();
@@ -62,25 +66,19 @@ pub(super) fn recover(
             jobs.push(Job { cut, stretch: Arc::clone(&stretch) });
         }
         match end? {
-            End::Torn => {}
+            (None, false) => {}
             // A power failure leaves anything behind what was synced, and only there.
-            End::Damaged(what) if Some(name) == left.last() => tracing::info!(what, "the rest was not written"),
-            End::Damaged(what) => {
+            (Some(what), false) if Some(name) == left.last() => tracing::info!(what, "the rest was not written"),
+            (what, _) => {
                 let aside = spool.keep_copy(name)?;
-                tracing::error!(file = %aside.display(), what, "the spool is damaged, its last whole transactions kept");
+                let what = what.as_deref().unwrap_or("an event has no end");
+                tracing::error!(file = %aside.display(), what,
+                    "the spool is damaged: what follows is asked for again, and the file is kept");
                 broken = true;
             }
         }
     }
     Ok(jobs)
-}
-
-/// How a stretch ends.
-enum End {
-    /// As far as it was written.
-    Torn,
-    /// With bytes that no source sent.
-    Damaged(String),
 }
 
 /// Follows the events of one stretch.
@@ -93,6 +91,9 @@ struct Scan<'a> {
     policy: SegmentPolicy,
     /// Where the bytes that we have already end.
     archived: u64,
+    checksum: ChecksumAlgorithm,
+    /// Offset after the last event that is in order.
+    end: u64,
     cuts: Vec<Cut>,
 }
 
@@ -105,16 +106,18 @@ impl<'a> Scan<'a> {
         };
         let archived = tip.end_of(*server, binlog);
         let tracker = TransactionTracker::new();
-        Self { stretch, framer, tip, tracker, segmenter: None, policy, archived, cuts: Vec::new() }
+        let (checksum, end) = (description.checksum_algorithm, *start);
+        Self { stretch, framer, tip, tracker, segmenter: None, policy, archived, checksum, end, cuts: Vec::new() }
     }
 
-    fn run(&mut self) -> io::Result<End> {
+    /// Goes through all events; what is wrong with the first that is not in order, if it is not only cut short.
+    fn run(&mut self) -> io::Result<Option<String>> {
         let mut reader = self.stretch.read(self.stretch.name().start, u64::MAX)?;
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let count = reader.read(&mut buffer)?;
             if count == 0 {
-                return Ok(End::Torn);
+                return Ok(None);
             }
             self.framer.push(buffer.get(..count).unwrap_or_default());
             loop {
@@ -122,14 +125,17 @@ impl<'a> Scan<'a> {
                 let mut framer = std::mem::take(&mut self.framer);
                 let accepted = match framer.next() {
                     Ok(None) => None,
-                    Ok(Some((offset, event))) => Some(self.accept(offset, &event)),
+                    Ok(Some((offset, event))) => {
+                        let end = offset.saturating_add(event.byte_count());
+                        Some(self.accept(offset, &event).map(|()| self.end = end))
+                    }
                     Err(error) => Some(Err(error.to_string())),
                 };
                 self.framer = framer;
                 match accepted {
                     None => break,
                     Some(Ok(())) => {}
-                    Some(Err(what)) => return Ok(End::Damaged(what)),
+                    Some(Err(what)) => return Ok(Some(what)),
                 }
             }
         }
@@ -155,6 +161,38 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
+    /// Whether a whole event stands behind the last one that is in order: then what lies between was damaged, and not left
+    /// unwritten.
+    fn is_followed(&self) -> io::Result<bool> {
+        let mut reader = self.stretch.read(self.end, u64::MAX)?;
+        let (mut window, mut at) = (Vec::new(), self.end);
+        loop {
+            let count = reader.by_ref().take(byte_count(READ_BYTES)).read_to_end(&mut window)?;
+            for (index, front) in window.windows(EVENT_HEADER_LEN).enumerate() {
+                let offset = at.saturating_add(byte_count(index));
+                if let Some(header) = EventHeader::read(front)
+                    && is_placed_at(offset, &header)
+                    && self.is_whole(offset, header.event_len)?
+                {
+                    return Ok(true);
+                }
+            }
+            if count == 0 {
+                return Ok(false);
+            }
+            // The last bytes may begin a header.
+            let looked_at = window.len().saturating_sub(EVENT_HEADER_LEN - 1);
+            window.drain(..looked_at);
+            at = at.saturating_add(byte_count(looked_at));
+        }
+    }
+
+    fn is_whole(&self, offset: u64, len: u32) -> io::Result<bool> {
+        let mut bytes = Vec::new();
+        self.stretch.read(offset, offset.saturating_add(u64::from(len)))?.read_to_end(&mut bytes)?;
+        Ok(RawEvent::verify(&bytes, self.checksum).is_ok())
+    }
+
     fn cut(&mut self) {
         let StretchName { server, binlog, .. } = self.stretch.name();
         if let Some(facts) = self.segmenter.as_mut().and_then(Segmenter::cut) {
@@ -167,3 +205,16 @@ impl<'a> Scan<'a> {
         self.cuts
     }
 }
+
+/// Whether an event's header says that it stands at an offset. It has the lower 32 bits of the event's end.
+fn is_placed_at(offset: u64, header: &EventHeader) -> bool {
+    let end = offset.saturating_add(u64::from(header.event_len)) & u64::from(u32::MAX);
+    header.event_len > 0 && u64::from(header.end_log_pos) == end
+}
+
+fn byte_count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

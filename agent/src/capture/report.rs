@@ -59,6 +59,9 @@ pub struct AgentReport {
     pub spooled_gtids: String,
     /// Bytes that the spool has on the disk.
     pub spool_bytes: u64,
+    /// Files of the spool that were put aside, damaged or of another timeline, for somebody to look at.
+    #[serde(default)]
+    pub spool_set_aside: u64,
     /// When the source is acknowledged to: `off`, `local`, `stored`.
     pub ack: AckPolicy,
     /// What the source does about acknowledgements, once known and if we give any.
@@ -115,6 +118,7 @@ impl Reporter {
             stored_gtids: String::new(),
             spooled_gtids: String::new(),
             spool_bytes: 0,
+            spool_set_aside: 0,
             ack,
             semi_sync: None,
             synchronous: None,

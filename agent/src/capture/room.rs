@@ -1,27 +1,110 @@
-//! Waiting for space on a file system.
+//! What of a file system the spool may take, and waiting for more of it.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::spool::RESERVE_BYTES;
 
-/// With so many free bytes writing begins again: room for a group of events and a segment's scratch.
+/// With so many free bytes more than are kept free, writing begins again.
 const ENOUGH_BYTES: u64 = 64 << 20;
+
+/// What is written between two looks: a group of events, and the catalog's record of a segment.
+const SLACK_BYTES: u64 = 16 << 20;
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Returns when the file system of a folder has enough space beside what is kept in reserve, or cannot be asked.
-pub(super) async fn wait(folder: PathBuf) {
-    loop {
-        let Ok(facts) = rustix::fs::statvfs(&folder) else { return };
-        let (total, free) = (facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize);
-        // Small file systems never have that much.
-        if free >= ENOUGH_BYTES.min(total / 4) + RESERVE_BYTES.min(total / 4) {
-            return;
+/// The room that the spool has.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    folder: PathBuf,
+    /// Bytes that the spool may have.
+    bytes_max: u64,
+    /// Free bytes that the spool leaves to the sealing of one object: without them a full spool could never be published.
+    sealing: u64,
+}
+
+/// A file system's sizes.
+#[derive(Debug, Clone, Copy)]
+struct Space {
+    total: u64,
+    free: u64,
+}
+
+impl Room {
+    /// For a spool of at most `bytes_max` bytes in `folder`, from which objects of `object_bytes_max` bytes are sealed in
+    /// `scratch`.
+    pub(super) fn new(folder: &Path, bytes_max: u64, scratch: &Path, object_bytes_max: u64) -> Self {
+        let device = |path| fs::metadata(path).map(|facts| facts.dev()).ok();
+        // What cannot be compressed gets a bit larger.
+        let sealing = if device(folder) == device(scratch) {
+            object_bytes_max.saturating_add(object_bytes_max / 16).saturating_add(SLACK_BYTES)
+        } else {
+            0
+        };
+        Self { folder: folder.to_owned(), bytes_max, sealing }
+    }
+
+    /// Whether a spool of so many bytes must not grow before some of it is published.
+    pub(super) fn is_used_up(&self, spool_bytes: u64) -> bool {
+        spool_bytes >= self.bytes_max || self.is_short()
+    }
+
+    fn is_short(&self) -> bool {
+        // A file system that cannot be asked tells by its errors.
+        self.sealing > 0 && Space::of(&self.folder).is_some_and(|space| space.free < space.kept_free(self.sealing))
+    }
+
+    /// Returns when the file system has enough space beside what is kept free and in reserve, or cannot be asked.
+    pub(super) async fn wait(self) {
+        while let Some(space) = Space::of(&self.folder) {
+            // Small file systems never have that much.
+            let more = ENOUGH_BYTES.min(space.total / 8) + RESERVE_BYTES.min(space.total / 8);
+            if space.free >= space.kept_free(self.sealing) + more {
+                return;
+            }
+            sleep(LOOK).await;
         }
-        sleep(LOOK).await;
+    }
+}
+
+impl Space {
+    fn of(folder: &Path) -> Option<Self> {
+        let facts = rustix::fs::statvfs(folder).ok()?;
+        Some(Self { total: facts.f_blocks * facts.f_frsize, free: facts.f_bavail * facts.f_frsize })
+    }
+
+    /// Of a small file system, half: then no segment is larger than what is kept free.
+    fn kept_free(self, wanted: u64) -> u64 {
+        wanted.min(self.total / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_a_small_file_system_is_kept_free_and_an_objects_size_of_a_large_one() {
+        for (total, kept) in [(100, 50), (1000, 80)] {
+            assert_eq!(Space { total, free: 0 }.kept_free(80), kept);
+        }
+    }
+
+    #[test]
+    fn a_spool_is_limited_by_its_own_bytes_and_by_the_space_that_sealing_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let ample = Room::new(folder.path(), 100, folder.path(), 1 << 20);
+        assert!(ample.is_used_up(100));
+        let half = Space::of(folder.path()).unwrap().total / 2;
+        let is_short = Space::of(folder.path()).unwrap().free < half;
+        let greedy = Room::new(folder.path(), 100, folder.path(), half);
+        assert_eq!(greedy.is_used_up(0), is_short);
+        let elsewhere = Room::new(folder.path(), 100, Path::new("/proc"), u64::MAX);
+        assert!(!elsewhere.is_used_up(0));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_catalog::{Sha256Digest, TimelineId};
+use highwater_catalog::{Sha256Digest, Timeline, TimelineId};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use super::publisher::{Publisher, chain};
 use super::report::AgentState;
 use super::standing::Standing;
 use super::tip::Tip;
-use super::{Capture, Running, Stage, reader, room, timeline, watched};
+use super::{Capture, Running, Stage, reader, timeline, watched};
 use crate::failpoint;
 use crate::source::{FilesError, Retry, ServerError, ServerFacts};
 
@@ -29,6 +29,12 @@ const STRIKES_MAX: u32 = 3;
 
 /// Timelines do not begin faster than this, one after the other.
 const BRANCH_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Connections in a row to one host that bring no whole transaction before the next host is asked.
+const FRUITLESS_MAX: u32 = 3;
+
+/// A connection that stood so long was a good one, even if the source had nothing new.
+const STEADY: Duration = Duration::from_secs(30);
 
 /// How long what is in the spool may take to the store when capture cannot go on.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
@@ -39,15 +45,17 @@ struct Course {
     backoff: Backoff,
     /// Which login is next.
     host: usize,
-    /// Hosts tried since the last that streamed.
+    /// Hosts tried since the last that was of use.
     tried: usize,
+    /// Connections in a row that streamed and brought nothing.
+    fruitless: u32,
     /// Failures in a row that more tries will not mend.
     strikes: u32,
     /// Since when a host has looked like a replica that lags.
     lagging_since: Option<Instant>,
     /// Whether the spool had no space the last time.
     is_full: bool,
-    /// What the files of a disk looked like the last time: they may be in the middle of being changed.
+    /// How the source differed the last time: one look is not believed.
     doubt: Option<Discontinuity>,
     /// What the last host said about itself.
     facts: Option<ServerFacts>,
@@ -55,6 +63,27 @@ struct Course {
     branched: Option<Instant>,
     /// The timeline that was begun behind transactions without GTIDs.
     behind: Option<TimelineId>,
+}
+
+impl Course {
+    /// After a stream. A good one ends whatever went wrong before, and the same host is asked first; one that brings
+    /// nothing, again and again, may never.
+    fn streamed(&mut self, was_good: bool) {
+        if was_good {
+            self.backoff.reset();
+            (self.tried, self.fruitless, self.lagging_since, self.doubt) = (0, 0, None, None);
+            return;
+        }
+        self.fruitless += 1;
+        if self.fruitless < FRUITLESS_MAX {
+            self.tried = 0;
+        }
+    }
+
+    /// Whether the source differed in the same way the last time.
+    fn is_seen_again(&mut self, why: &Discontinuity) -> bool {
+        self.doubt.replace(why.clone()).as_ref() == Some(why)
+    }
 }
 
 /// What follows from an error.
@@ -72,7 +101,7 @@ impl Capture {
     /// # Errors
     /// What a new attempt cannot help: before the first connection everything, later only what somebody must change.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), CaptureError> {
-        let ownership = Ownership::take(self.archive.clone()).await?;
+        let Some(ownership) = self.take_over(&stop).await? else { return Ok(()) };
         let outcome = tokio::select! {
             outcome = self.connections(&ownership, &stop) => outcome,
             error = ownership.lost() => Err(error),
@@ -99,12 +128,31 @@ impl Capture {
         }
     }
 
+    /// Takes the archive over, as soon as the store answers. `None`: stopped before.
+    async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Ownership>, CaptureError> {
+        let mut backoff = Backoff::for_the_store();
+        loop {
+            let error = match Ownership::take(self.archive.clone()).await {
+                Ok(ownership) => return Ok(Some(ownership)),
+                Err(CaptureError::Archive(error)) if error.may_pass() => CaptureError::Archive(error),
+                Err(error) => return Err(error),
+            };
+            let pause = backoff.next();
+            tracing::warn!(error = %chain(&error), pause_seconds = pause.as_secs_f32(), "archive not taken over, trying again");
+            self.report(AgentState::Blocked, Some(chain(&error)));
+            if self.meanwhile(stop, sleep(pause)).await?.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
     async fn connections(&mut self, ownership: &Ownership, stop: &CancellationToken) -> Result<(), CaptureError> {
         let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
         let mut course = Course {
             backoff,
             host: 0,
             tried: 0,
+            fruitless: 0,
             strikes: 0,
             lagging_since: None,
             is_full: false,
@@ -175,8 +223,9 @@ impl Capture {
                 return Next::Branch(Discontinuity::Anonymous);
             }
             // Seen in the stream itself: another host would not change it.
-            CaptureError::Discontinuity(why @ (Discontinuity::Differs { .. } | Discontinuity::Incident { .. })) => {
-                return Next::Branch(why.clone());
+            CaptureError::Discontinuity(why @ Discontinuity::Incident { .. }) => return Next::Branch(why.clone()),
+            CaptureError::Discontinuity(why @ Discontinuity::Differs { .. }) => {
+                return if course.is_seen_again(why) { Next::Branch(why.clone()) } else { Next::Again };
             }
             CaptureError::Discontinuity(why) if self.may_be_lag(why, course) => return Next::Elsewhere,
             CaptureError::Discontinuity(_) if !everywhere => return Next::Elsewhere,
@@ -201,7 +250,13 @@ impl Capture {
                 FilesError::Damaged { .. } | FilesError::Disordered { .. } | FilesError::Torn { .. },
             ) => {
                 course.strikes += 1;
-                if course.strikes < STRIKES_MAX { Next::Again } else { Next::Fail }
+                // Another host does not mend our own disk.
+                let hosts = if matches!(error, CaptureError::Spool { .. }) { 1 } else { self.places.len() };
+                match (course.strikes % STRIKES_MAX, course.strikes / STRIKES_MAX) {
+                    (0, rounds) if usize::try_from(rounds).is_ok_and(|rounds| rounds >= hosts) => Next::Fail,
+                    (0, _) => Next::Elsewhere,
+                    _ => Next::Again,
+                }
             }
             CaptureError::Source(_) | CaptureError::Files(_) if !self.is_established() => {
                 if everywhere {
@@ -251,7 +306,7 @@ impl Capture {
     /// does so file by file.
     fn may_be_changing(&self, why: &Discontinuity, course: &mut Course) -> bool {
         let is_disk = matches!(self.places.get(course.host), Some(Place::Files(_)));
-        is_disk && course.doubt.replace(why.clone()).as_ref() != Some(why)
+        is_disk && !course.is_seen_again(why)
     }
 
     /// One connection from its decision to its end.
@@ -263,7 +318,9 @@ impl Capture {
         let answer = asked?;
         course.facts = Some(answer.facts.clone());
         self.introduce(&answer);
-        self.first_timeline(&answer.facts).await?;
+        if !self.first_timeline(&answer.facts, stop).await? {
+            return Ok(Ended::Stopped);
+        }
         let (start, expected) = self.decide(&answer).await?;
         let opening = place.open(&self.identity, &answer, &start, self.ack);
         let Some(opened) = meanwhile(&mut self.stage, stop, opening).await? else { return Ok(Ended::Stopped) };
@@ -286,14 +343,13 @@ impl Capture {
         if let Some(login) = watched {
             tasks.spawn(watched::watch(Arc::clone(login), looks_to));
         }
-        let received = plant.progress.received();
+        let (began, received) = (Instant::now(), plant.progress.received());
         let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks);
         let ended = pipeline.run(&mut from, stop).await;
         if pipeline.has_streamed() {
-            // It streamed: whatever went wrong before is over, and the same host is tried first.
-            course.backoff.reset();
-            (course.tried, course.lagging_since, course.doubt) = (0, None, None);
-            if plant.progress.received() > received {
+            let has_brought_something = plant.progress.received() > received;
+            course.streamed(has_brought_something || began.elapsed() >= STEADY);
+            if has_brought_something {
                 (course.strikes, course.is_full) = (0, false);
             }
         }
@@ -322,20 +378,23 @@ impl Capture {
     }
 
     /// Opens the history of a service: everything that the source still has is to come, the rest is before it.
-    async fn first_timeline(&mut self, facts: &ServerFacts) -> Result<(), CaptureError> {
+    /// `false`: stopped before.
+    async fn first_timeline(&mut self, facts: &ServerFacts, stop: &CancellationToken) -> Result<bool, CaptureError> {
         if matches!(self.stage, Stage::Known(_)) {
-            return Ok(());
+            return Ok(true);
         }
         let first = timeline(TimelineId(1), None, "first connection to the source", facts.gtid_purged.clone());
-        self.publish_timeline(&first).await?;
+        if !self.publish_timeline(&first, stop).await? {
+            return Ok(false);
+        }
         tracing::info!(timeline = %first.id, starting_gtids = %first.starting_gtids, "timeline opened");
         let tip = Tip::new(&first);
         let publisher = Publisher::new(self.archive.clone(), self.index.clone(), (Standing::new(&first), tip));
-        let Stage::New { spool, spool_bytes_max } = &mut self.stage else { return Ok(()) };
-        let (spool, spool_bytes_max) = (spool.take().map(|spool| *spool), *spool_bytes_max);
+        let Stage::New { spool, room } = &mut self.stage else { return Ok(true) };
+        let (spool, room) = (spool.take().map(|spool| *spool), room.clone());
         let progress = Progress::default();
-        self.stage = Stage::Known(Box::new(Plant { spool, spool_bytes_max, publisher, progress }));
-        Ok(())
+        self.stage = Stage::Known(Box::new(Plant { spool, room, publisher, progress }));
+        Ok(true)
     }
 
     /// Ends the timeline, when all of it is published, and opens one for the history that the source has now. `false`:
@@ -357,7 +416,9 @@ impl Capture {
         let starting = why.starting_gtids(&tip.captured, facts);
         let next = timeline(TimelineId(tip.timeline.0 + 1), Some(tip.timeline), &why.to_string(), starting);
         failpoint::crash("timeline.new.before");
-        self.publish_timeline(&next).await?;
+        if !self.publish_timeline(&next, stop).await? {
+            return Ok(false);
+        }
         failpoint::crash("timeline.new.after");
         tracing::info!(timeline = %next.id, starting_gtids = %next.starting_gtids, "timeline opened");
         if let Stage::Known(plant) = &mut self.stage {
@@ -366,13 +427,28 @@ impl Capture {
         Ok(true)
     }
 
-    async fn publish_timeline(&self, timeline: &highwater_catalog::Timeline) -> Result<(), CaptureError> {
-        let (archive, index, published) = (self.archive.clone(), self.index.clone(), timeline.clone());
-        let publish = move || {
-            archive.publish_timeline(&published)?;
-            index.timeline(&published).map_err(CaptureError::from)
-        };
-        spawn_blocking(publish).await.map_err(|_| CaptureError::Task("publishing"))?
+    /// Publishes one and the same timeline until the store has it: an attempt may have worked though its answer was lost.
+    /// `false`: stopped before.
+    async fn publish_timeline(&mut self, timeline: &Timeline, stop: &CancellationToken) -> Result<bool, CaptureError> {
+        let mut backoff = Backoff::for_the_store();
+        loop {
+            let (archive, index, published) = (self.archive.clone(), self.index.clone(), timeline.clone());
+            let publish = move || {
+                archive.publish_timeline(&published)?;
+                index.timeline(&published).map_err(CaptureError::from)
+            };
+            let error = match spawn_blocking(publish).await.map_err(|_| CaptureError::Task("publishing"))? {
+                Ok(()) => return Ok(true),
+                Err(error) if error.retry() == Retry::Never => return Err(error),
+                Err(error) => error,
+            };
+            let pause = backoff.next();
+            tracing::warn!(error = %chain(&error), pause_seconds = pause.as_secs_f32(), "timeline not published, trying again");
+            self.report(AgentState::Blocked, Some(chain(&error)));
+            if self.meanwhile(stop, sleep(pause)).await?.is_none() {
+                return Ok(false);
+            }
+        }
     }
 
     /// Publishes everything that is in the spool. `false`: stopped before.
@@ -390,14 +466,14 @@ impl Capture {
     async fn wait_for_room(&mut self, stop: &CancellationToken) -> Result<bool, CaptureError> {
         let Stage::Known(plant) = &mut self.stage else { return Ok(true) };
         let Some(spool) = &plant.spool else { return Ok(true) };
-        let folder = spool.folder().to_owned();
+        let room = plant.room.clone();
         // What is published next needs room for its own record.
         spool.free_reserve();
-        let waited = self.meanwhile(stop, room::wait(folder)).await?.is_some();
+        let waited = self.meanwhile(stop, room.wait()).await?.is_some();
         if let Stage::Known(plant) = &self.stage
-            && let Some(Err(error)) = plant.spool.as_ref().map(super::spool::Spool::keep_reserve)
+            && let Some(spool) = &plant.spool
         {
-            tracing::warn!(error = %error, "no space to keep in reserve");
+            spool.keep_reserve();
         }
         Ok(waited)
     }
@@ -448,8 +524,8 @@ impl Stage {
     /// Goes on publishing; waits forever when nothing is left.
     async fn advance(&mut self) -> Result<(), CaptureError> {
         let Self::Known(plant) = self else { return std::future::pending().await };
-        if let Some(segment) = plant.publisher.advance().await? {
-            plant.published(&segment);
+        if let Some(published) = plant.publisher.advance().await? {
+            plant.published(published);
         }
         Ok(())
     }

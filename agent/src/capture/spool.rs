@@ -72,19 +72,42 @@ impl Spool {
     /// Those of the file system.
     pub(super) fn open(folder: &Path, key: Option<SpoolKey>) -> io::Result<(Self, Vec<StretchName>)> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let mut left: Vec<StretchName> = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            if let Some(name) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
-                left.push(name);
-            }
-        }
-        left.sort_by_key(|name| name.number);
+        let left = stretches(folder)?;
         let next = left.last().map_or(0, |name| name.number + 1);
         let total = Arc::new(AtomicU64::new(0));
         let key = key.map(Arc::new);
         let spool = Self { folder: folder.to_owned(), key, next, current: None, unsynced_names: false, total };
-        spool.keep_reserve()?;
+        spool.keep_reserve();
         Ok((spool, left))
+    }
+
+    /// A file that an earlier run left in a folder, encrypted with another key than this one, if there is any.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn locked(folder: &Path, key: Option<&SpoolKey>) -> io::Result<Option<PathBuf>> {
+        if !folder.try_exists()? {
+            return Ok(None);
+        }
+        for name in stretches(folder)? {
+            let path = folder.join(name.to_string());
+            if SpoolKey::is_missing(&path, key)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Files of earlier runs that were put aside for somebody to look at.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn set_aside_count(&self) -> io::Result<u64> {
+        let mut count = 0;
+        for entry in fs::read_dir(&self.folder)? {
+            count += u64::from(entry?.file_name().as_encoded_bytes().ends_with(SET_ASIDE.as_bytes()));
+        }
+        Ok(count)
     }
 
     /// The folder.
@@ -135,8 +158,11 @@ impl Spool {
     /// Those of the file system.
     pub(super) fn keep_copy(&self, name: &StretchName) -> io::Result<PathBuf> {
         let aside = self.aside(name);
-        fsync::link(&self.path(name), &aside)?;
-        Ok(aside)
+        match fsync::link(&self.path(name), &aside) {
+            // Of an earlier start.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(aside),
+            linked => linked.map(|()| aside),
+        }
     }
 
     /// Removes a stretch that has nothing in it.
@@ -278,20 +304,17 @@ impl Spool {
         let _ = fs::remove_file(self.folder.join("reserve"));
     }
 
-    /// Keeps space back again, if there is enough.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(super) fn keep_reserve(&self) -> io::Result<()> {
+    /// Keeps space back again, if there is enough. Without it everything goes on as long as there is any.
+    pub(super) fn keep_reserve(&self) {
         let path = self.folder.join("reserve");
         if fs::metadata(&path).is_ok_and(|facts| facts.len() == RESERVE_BYTES) {
-            return Ok(());
+            return;
         }
         let kept = File::create(&path).and_then(|mut file| io::copy(&mut io::repeat(0).take(RESERVE_BYTES), &mut file));
-        if kept.is_err() {
+        if let Err(error) = kept {
+            tracing::warn!(error = %error, "no space to keep in reserve");
             self.free_reserve();
         }
-        kept.map(drop)
     }
 
     fn path(&self, name: &StretchName) -> PathBuf {
@@ -327,6 +350,18 @@ impl Current {
         self.stretch.grow(byte_count(bytes.len()));
         Ok(())
     }
+}
+
+/// The stretches in a folder, oldest first.
+fn stretches(folder: &Path) -> io::Result<Vec<StretchName>> {
+    let mut found: Vec<StretchName> = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        if let Some(name) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            found.push(name);
+        }
+    }
+    found.sort_by_key(|name| name.number);
+    Ok(found)
 }
 
 /// Reads what a stretch begins with. Also returns how many bytes that is.

@@ -8,16 +8,17 @@ use anyhow::Context as _;
 use highwater_binlog::ServerUuid;
 use highwater_catalog::Inventory;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, blocking_value};
-use crate::archive::Archive;
-use crate::capture::{Capture, CaptureSource, Running, watch_keys};
+use crate::archive::{Archive, ArchiveError};
+use crate::capture::{Backoff, Capture, CaptureError, CaptureSource, Running, watch_keys};
 use crate::config::{Config, SourceConfig};
 use crate::exit::{Exit, Failure};
 use crate::kept::Keeper;
 use crate::operate::dumps;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// How long publishing what was received may take after the signal to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,7 +26,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Runs until `stop` is cancelled or capture cannot go on.
 pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
     let config = context.config()?;
-    let (config, archive, capture, inventory) = blocking_value(move || open(config)).await??;
+    let Some((archive, capture, inventory)) = opened(&config, &stop).await? else { return Ok(Exit::Done) };
     let (running, index) = (capture.running(), capture.index());
     // Ends with this function.
     let background = CancellationToken::new();
@@ -73,11 +74,46 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
     Ok(Exit::Done)
 }
 
-fn open(config: Config) -> anyhow::Result<(Config, Archive, Capture, Inventory)> {
-    let source = source(&config)?;
-    let archive = Context::writing(&config)?;
-    let (capture, inventory) = Capture::open(&config, source, archive.clone())?;
-    Ok((config, archive, capture, inventory))
+/// Opens archive and capture, as soon as the store answers. One that is not there, or another one, is refused. `None`:
+/// stopped before.
+async fn opened(config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<(Archive, Capture, Inventory)>> {
+    let mut backoff = Backoff::for_the_store();
+    loop {
+        let attempt = config.clone();
+        let error = match blocking_value(move || open(&attempt)).await? {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(error) if error.chain().any(may_pass) => error,
+            Err(error) => return Err(error),
+        };
+        let pause = backoff.next();
+        tracing::warn!(
+            error = format!("{error:#}"),
+            pause_seconds = pause.as_secs_f32(),
+            "the store does not answer, trying again"
+        );
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.cancelled() => return Ok(None),
+        }
+    }
+}
+
+fn open(config: &Config) -> anyhow::Result<(Archive, Capture, Inventory)> {
+    let source = source(config)?;
+    let archive = Context::writing(config)?;
+    let (capture, inventory) = Capture::open(config, source, archive.clone())?;
+    Ok((archive, capture, inventory))
+}
+
+/// Whether this is a store's trouble that may pass by itself.
+fn may_pass(cause: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return error.kind == StoreErrorKind::Transient;
+    }
+    match (cause.downcast_ref::<ArchiveError>(), cause.downcast_ref::<CaptureError>()) {
+        (Some(error), _) | (None, Some(CaptureError::Archive(error))) => error.may_pass(),
+        (None, _) => false,
+    }
 }
 
 /// Where the binlog comes from.

@@ -118,6 +118,10 @@ fn as_text(status: &Status, agent: Option<&AgentReport>) -> String {
         lines.push(format!("agent        {}", agent_text(agent)));
         let watched = agent.watched.iter().flat_map(|watched| &watched.warnings);
         lines.extend(watched.map(|warning| format!("SOURCE       {warning}")));
+        if agent.spool_set_aside > 0 {
+            let count = agent.spool_set_aside;
+            lines.push(format!("SPOOL        {count} files put aside (*.set-aside): look at them, then remove them"));
+        }
     }
     if let Some(dump) = &status.last_dump {
         let age = status.dump_age_seconds.map(render::duration).unwrap_or_default();

@@ -198,8 +198,16 @@ fn kind_of(error: &io::Error) -> StoreErrorKind {
         ErrorKind::NotFound => StoreErrorKind::Missing,
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Denied,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => StoreErrorKind::Full,
-        ErrorKind::Interrupted | ErrorKind::TimedOut | ErrorKind::StaleNetworkFileHandle => StoreErrorKind::Transient,
-        _ => StoreErrorKind::Other,
+        // Of ours, or in the way whenever it is tried.
+        ErrorKind::Other
+        | ErrorKind::InvalidInput
+        | ErrorKind::InvalidData
+        | ErrorKind::InvalidFilename
+        | ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::Unsupported => StoreErrorKind::Other,
+        // EIO, ENOTCONN, ESTALE, EMFILE and their like: a disk, a network or a machine that may be well again.
+        _ => StoreErrorKind::Transient,
     }
 }
 
@@ -240,6 +248,20 @@ mod tests {
         assert_eq!(store.list(Some(&key("segments"))).unwrap_err().kind, StoreErrorKind::Missing);
         assert_eq!(store.create(&key("a"), &mut &b""[..]).unwrap_err().kind, StoreErrorKind::Missing);
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn what_a_disk_or_a_network_answers_is_worth_another_try() {
+        use rustix::io::Errno;
+        for errno in
+            [Errno::IO, Errno::NOTCONN, Errno::STALE, Errno::MFILE, Errno::NFILE, Errno::HOSTDOWN, Errno::AGAIN]
+        {
+            assert_eq!(kind_of(&errno.into()), StoreErrorKind::Transient, "{errno:?}");
+        }
+        for errno in [Errno::NOTDIR, Errno::INVAL] {
+            assert_eq!(kind_of(&errno.into()), StoreErrorKind::Other, "{errno:?}");
+        }
+        assert_eq!(kind_of(&io::Error::other("a symbolic link")), StoreErrorKind::Other);
     }
 
     #[test]

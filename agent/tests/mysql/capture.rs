@@ -234,6 +234,21 @@ async fn timelines(site: &Site, agent: &Agent, count: usize) -> Timeline {
     }
 }
 
+/// Waits until a timeline has exactly these transactions.
+async fn captured_on(site: &Site, timeline: u32, gtids: &GtidSet) {
+    let start = Instant::now();
+    loop {
+        let segments = site.inventory().segments;
+        let of_it = segments.iter().filter(|segment| segment.timeline.0 == timeline);
+        let captured = of_it.fold(GtidSet::new(), |set, segment| set.union(&segment.gtids_added));
+        if captured == *gtids {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "only {captured}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_and_a_reset_end_the_timeline_and_begin_another() {
     let server = MysqlServer::builder().start().unwrap();
@@ -273,12 +288,11 @@ async fn a_gap_and_a_reset_end_the_timeline_and_begin_another() {
     let third = timelines(&site, &agent, 3).await;
     assert!(third.reason.starts_with("fork: the archive has transactions that the source does not have: "));
     let anew: GtidSet = server.gtid_executed().unwrap().parse().unwrap();
-    site.has(&anew, &agent).await;
+    captured_on(&site, 3, &anew).await;
     agent.stop().await;
     // What was there is there as it was.
     let segments = site.inventory().segments;
     assert_eq!(segments.iter().filter(|segment| segment.timeline.0 == 1).cloned().collect::<Vec<_>>(), first);
-    assert!(segments.iter().any(|segment| segment.timeline.0 == 3 && segment.gtids_added == anew));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,17 +311,8 @@ async fn reused_gtids_are_a_fork_even_when_the_sets_agree() {
     let second = timelines(&site, &agent, 2).await;
     assert!(second.reason.contains(" of the source differs from the archive between "), "{}", second.reason);
     let executed: GtidSet = server.gtid_executed().unwrap().parse().unwrap();
-    let start = Instant::now();
     // Everything of the new history is captured, also what has the same GTIDs as before.
-    let captured = |site: &Site| {
-        let segments = site.inventory().segments;
-        let second = segments.iter().filter(|segment| segment.timeline.0 == 2);
-        second.fold(GtidSet::new(), |set, segment| set.union(&segment.gtids_added))
-    };
-    while captured(&site) != executed {
-        assert!(start.elapsed() < Duration::from_secs(30), "only {}", captured(&site));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    captured_on(&site, 2, &executed).await;
     agent.stop().await;
 }
 

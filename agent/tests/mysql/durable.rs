@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use highwater::capture::{AgentReport, WatchedSource};
 use highwater_binlog::GtidSet;
-use highwater_tests::{Background, Finished, Installation, MysqlServer, State, mysql_program};
+use highwater_tests::{Background, Finished, Installation, MysqlServer, MysqlServerBuilder, State, mysql_program};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -161,9 +161,9 @@ fn replicate(replica: &MysqlServer, source: &MysqlServer) {
         .unwrap();
 }
 
-#[test]
-fn when_the_source_dies_the_agent_goes_on_with_its_replica() {
-    let mut source = MysqlServer::builder().start().unwrap();
+/// A source, a replica of it, and an installation that names the replica to go on with.
+fn source_and_replica(source: MysqlServerBuilder) -> (MysqlServer, MysqlServer, Installation) {
+    let source = source.start().unwrap();
     let replica = MysqlServer::builder().server_id(2).start().unwrap();
     replica.sql("RESET BINARY LOGS AND GTIDS").unwrap();
     source
@@ -176,6 +176,12 @@ fn when_the_source_dies_the_agent_goes_on_with_its_replica() {
     site.change_config(&source.tls().ca.display().to_string(), "authorities.pem").unwrap();
     site.change_config("port =", &format!("failover = [\"127.0.0.1:{}\"]\nport =", replica.port())).unwrap();
     replicate(&replica, &source);
+    (source, replica, site)
+}
+
+#[test]
+fn when_the_source_dies_the_agent_goes_on_with_its_replica() {
+    let (mut source, replica, site) = source_and_replica(MysqlServer::builder());
     let mut agent: Background = site.agent().unwrap();
     source.sql("CREATE TABLE d.before_it (id INT)").unwrap();
     let executed = source.gtid_executed().unwrap();
@@ -197,6 +203,48 @@ fn when_the_source_dies_the_agent_goes_on_with_its_replica() {
     let target = MysqlServer::builder().server_id(9).start().unwrap();
     site.restore(&target, &["--to", "latest"]).unwrap().success().unwrap();
     State::read_blocking(&replica).unwrap().require_equal(&State::read_blocking(&target).unwrap()).unwrap();
+}
+
+/// The source cannot read its own binlog (error 1236), or sends bytes whose checksum is wrong.
+#[test]
+fn a_source_with_a_damaged_binlog_is_left_for_its_replica() {
+    for offset_in_event in [11, 25] {
+        let (mut source, replica, site) = source_and_replica(MysqlServer::builder().encrypted(false));
+        let mut agent = site.agent().unwrap();
+        site.wait_for_dump(&mut agent).unwrap();
+        site.catch_up(&mut agent, &source).unwrap();
+        agent.terminate(LIMIT).unwrap();
+        source.sql("CREATE TABLE d.t (id INT PRIMARY KEY); INSERT INTO d.t VALUES (1)").unwrap();
+        source.sql("CREATE TABLE d.damaged (id INT); FLUSH BINARY LOGS; INSERT INTO d.t VALUES (2)").unwrap();
+        let executed = source.gtid_executed().unwrap();
+        replica.sql(&format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{executed}', 60)")).unwrap();
+        source.stop().unwrap();
+        let binlogs = fs::read_dir(source.data()).unwrap().map(|entry| entry.unwrap().path());
+        let has = |bytes: &[u8]| bytes.windows(9).rposition(|window| window == b"d.damaged");
+        let (path, mut bytes, at) = binlogs
+            .filter(|path| path.file_stem().is_some_and(|stem| stem == "binlog"))
+            .find_map(|path| fs::read(&path).ok().and_then(|bytes| has(&bytes).map(|at| (path, bytes, at))))
+            .unwrap();
+        let mut event = 4;
+        loop {
+            let len = u32::from_le_bytes(bytes[event + 9..event + 13].try_into().unwrap()) as usize;
+            if event + len > at {
+                break;
+            }
+            event += len;
+        }
+        bytes[event + offset_in_event] ^= 0x10;
+        fs::write(path, bytes).unwrap();
+        source.start().unwrap();
+        let mut agent = site.agent().unwrap();
+        site.wait_for_gtids(&mut agent, &executed).unwrap();
+        let said = agent.stderr();
+        let attempts = said.matches("source lost").count();
+        assert!(attempts <= 5, "{attempts} attempts: {said}");
+        assert_eq!(report(&site).unwrap().server_uuid.unwrap(), replica.uuid().unwrap());
+        assert_eq!(site.json(&["list", "timelines"]).unwrap().as_array().unwrap().len(), 1);
+        agent.terminate(LIMIT).unwrap();
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use highwater_binlog::{EventHeader, FIRST_EVENT_OFFSET, GtidSet, MAGIC, SegmentFacts};
 use highwater_catalog::Inventory;
@@ -154,7 +155,7 @@ async fn publish_all(publisher: &mut Publisher) -> (Vec<u64>, u32) {
     let (mut numbers, mut failures) = (Vec::new(), 0);
     while publisher.is_busy() {
         match publisher.advance().await.unwrap() {
-            Some(segment) => numbers.push(segment.sequence),
+            Some(published) => numbers.push(published.release().sequence),
             None => failures += 1,
         }
     }

@@ -1,11 +1,11 @@
 //! Encryption of the spool: MySQL's own container format under a local key, so that `binlog-decrypt` opens what is
 //! rescued from a dead agent's disk.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
-use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader, ServerUuid, StreamCipher};
+use highwater_binlog::{ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EncryptionHeader, MAGIC, ServerUuid, StreamCipher};
 use highwater_keyring::{FilePassword, KeyId, Keyring, MasterKey, WrappedFilePassword};
 
 use crate::fsync;
@@ -40,6 +40,22 @@ impl SpoolKey {
             return Err(invalid(format!("the keyring has no key {key_id}")));
         }
         Ok(Self { keyring, key_id })
+    }
+
+    /// Whether a file is encrypted with a key that is not this one, or `key` is none. What is too damaged to tell is not.
+    pub(super) fn is_missing(path: &Path, key: Option<&Self>) -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        let mut front = Vec::new();
+        let len = ENCRYPTION_HEADER_LEN + MAGIC.len();
+        (&mut file).take(u64::try_from(len).unwrap_or(u64::MAX)).read_to_end(&mut front)?;
+        let Some((header, rest)) = front.split_at_checked(ENCRYPTION_HEADER_LEN) else { return Ok(false) };
+        if !header.starts_with(&ENCRYPTION_MAGIC) || EncryptionHeader::parse(header).is_err() {
+            return Ok(false);
+        }
+        let Some(Ok(cipher)) = key.map(|key| key.reopen(header)) else { return Ok(true) };
+        let mut magic = rest.to_vec();
+        cipher.apply(0, &mut magic);
+        Ok(!MAGIC.starts_with(&magic))
     }
 
     /// The header of a new file, and the cipher for what follows it.

@@ -154,7 +154,8 @@ impl Stretch {
 impl Drop for Stretch {
     fn drop(&mut self) {
         let fate = self.fate.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if fate.wanted.is_some_and(|wanted| fate.published >= wanted) {
+        // Before its start there is nothing to publish.
+        if fate.wanted.is_some_and(|wanted| fate.published.max(self.name.start) >= wanted) {
             failpoint::crash("spool.delete.before");
             // One that comes back after a crash is found to be published.
             let _ = fs::remove_file(&self.path);

@@ -84,6 +84,37 @@ fn what_is_published_whole_is_removed_and_nothing_else() {
 }
 
 #[test]
+fn what_is_asked_for_again_takes_no_space() {
+    for start in [0, 100] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
+        spool.begin(name(start), description()).unwrap();
+        spool.append(b"half a transaction").unwrap();
+        spool.sync().unwrap();
+        spool.discard();
+        assert_eq!((stretches(folder.path()), spool.bytes()), (0, 0), "a stretch from {start} on");
+    }
+}
+
+#[test]
+fn what_was_handed_over_stays_until_it_is_published_though_the_rest_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
+    spool.begin(name(100), description()).unwrap();
+    spool.append(b"whole, and half").unwrap();
+    let stretch = spool.hand_over(105).unwrap();
+    spool.discard();
+    drop(stretch);
+    let (spool, left) = Spool::open(folder.path(), None).unwrap();
+    let (stretch, _) = spool.adopt(&left[0]).unwrap();
+    assert_eq!(bytes(&stretch, 100, 105), b"whole");
+    stretch.close(105);
+    stretch.published(105);
+    drop(stretch);
+    assert_eq!(stretches(folder.path()), 0);
+}
+
+#[test]
 fn a_failed_write_keeps_what_was_on_the_disk_before_and_cuts_the_rest_off() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
@@ -114,6 +145,28 @@ fn the_spool_of_another_key_is_not_read() {
         let error = spool.adopt(&left[0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     }
+}
+
+#[test]
+fn a_stretch_whose_key_is_not_there_is_named_and_one_that_is_torn_or_plain_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let locked = |key: Option<&SpoolKey>| Spool::locked(folder.path(), key).unwrap();
+    let ours = key(folder.path());
+    let (mut spool, _) = Spool::open(folder.path(), Some(key(folder.path()))).unwrap();
+    spool.begin(name(5), description()).unwrap();
+    let path = spool.current().unwrap().path().to_owned();
+    drop(spool);
+    let elsewhere = tempfile::tempdir().unwrap();
+    assert_eq!(locked(Some(&ours)), None);
+    assert_eq!(locked(None), Some(path.clone()));
+    // Of the same name, with other bytes.
+    assert_eq!(locked(Some(&key(elsewhere.path()))), Some(path.clone()));
+    fs::File::options().write(true).open(&path).unwrap().set_len(300).unwrap();
+    assert_eq!(locked(None), None);
+    fs::remove_file(&path).unwrap();
+    Spool::open(folder.path(), None).unwrap().0.begin(name(5), description()).unwrap();
+    assert_eq!(locked(None), None);
+    assert_eq!(Spool::locked(&folder.path().join("absent"), None).unwrap(), None);
 }
 
 #[test]

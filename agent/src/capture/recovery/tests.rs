@@ -1,0 +1,90 @@
+use std::fs;
+use std::path::Path;
+
+use highwater_binlog::{GtidSet, MAGIC};
+use highwater_catalog::{Micros, Timeline, TimelineId};
+
+use super::*;
+
+/// A binlog that a server wrote.
+const BINLOG: &[u8] = include_bytes!("../../../../binlog/tests/data/rows.binlog");
+
+const POLICY: SegmentPolicy = SegmentPolicy { bytes_max: 1 << 20, age_micros_max: 1_000_000 };
+
+fn tip() -> Tip {
+    let (reason, starting_gtids) = (String::new(), GtidSet::new());
+    Tip::new(&Timeline { id: TimelineId(1), parent: None, reason, starting_gtids, created: Micros(0) })
+}
+
+/// What an agent that died leaves when these bytes of the binlog are on its disk.
+fn left_behind(folder: &Path, bytes: &[u8]) {
+    let name = StretchName {
+        number: 0,
+        timeline: TimelineId(1),
+        server: "3e11fa47-71ca-11e1-9e33-c80aa9429562".parse().unwrap(),
+        binlog: "binlog.000042".parse().unwrap(),
+        start: 0,
+    };
+    let (mut spool, _) = Spool::open(folder, None).unwrap();
+    spool.begin(name, &[]).unwrap();
+    spool.append(&bytes[MAGIC.len()..]).unwrap();
+    spool.sync().unwrap();
+}
+
+/// How many transactions the next agent finds, and how many files it puts aside.
+fn found(folder: &Path) -> (u64, u64) {
+    let (spool, left) = Spool::open(folder, None).unwrap();
+    let jobs = recover(&spool, &left, &mut tip(), POLICY).unwrap();
+    let transactions = jobs.iter().map(|job| job.cut.facts.transactions).sum();
+    (transactions, spool.set_aside_count().unwrap())
+}
+
+fn found_of(bytes: &[u8]) -> (u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    left_behind(folder.path(), bytes);
+    found(folder.path())
+}
+
+/// Where events in the middle of the binlog begin.
+fn middle() -> usize {
+    let mut at = MAGIC.len();
+    while at < BINLOG.len() / 2 {
+        at += EventHeader::read(&BINLOG[at..]).unwrap().event_len as usize;
+    }
+    at
+}
+
+#[test]
+fn what_was_not_written_when_the_agent_died_is_no_damage() {
+    let (all, aside) = found_of(BINLOG);
+    assert!(all > 1 && aside == 0, "{all} {aside}");
+    for len in [BINLOG.len() - 1, middle() + 7, middle()] {
+        let (transactions, aside) = found_of(&BINLOG[..len]);
+        assert!(transactions < all || len > middle() + 7, "{transactions} at {len}");
+        assert_eq!(aside, 0, "at {len}");
+        // A file system that knew the length already.
+        let mut zeros = BINLOG.to_vec();
+        zeros[len..].fill(0);
+        assert_eq!(found_of(&zeros), (transactions, 0), "at {len}");
+    }
+}
+
+#[test]
+fn damage_in_front_of_whole_events_is_kept_for_somebody_to_look_at() {
+    let (all, _) = found_of(BINLOG);
+    // A byte of an event, and the length of one.
+    for (at, byte) in [(middle() + 25, 1), (middle() + 11, 0x0f)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = BINLOG.to_vec();
+        bytes[at] ^= byte;
+        left_behind(folder.path(), &bytes);
+        let (transactions, aside) = found(folder.path());
+        assert!(transactions < all, "{transactions} of {all}");
+        assert_eq!(aside, 1, "byte {at}");
+        let kept = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let kept = kept.filter(|path| path.extension().is_some_and(|ending| ending == "set-aside"));
+        assert_eq!(kept.map(|path| fs::read(path).unwrap()).collect::<Vec<_>>(), [bytes]);
+        // Another death before it was published: it is found again.
+        assert_eq!(found(folder.path()), (transactions, 1));
+    }
+}

@@ -9,6 +9,11 @@ pub const CRASH_POINTS: &[&str] = &[
     "up.put.before",
     "up.put.mid",
     "up.put.after",
+    // Some of a segment's objects are stored, others are not.
+    "up.put.between",
+    // A file's bytes are on the disk, its name is not there; it is, and its folder is not on the disk.
+    "name.link.before",
+    "name.link.after",
     // All of a segment's objects are stored; its manifest is.
     "manifest.before",
     "manifest.after",

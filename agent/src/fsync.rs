@@ -42,9 +42,11 @@ impl From<WriteError> for io::Error {
 /// Returns the number of bytes written.
 pub fn create_new(path: &Path, temporaries: &Path, body: &mut dyn Read) -> Result<u64, WriteError> {
     let (temporary, size) = write_temporary(temporaries, body)?;
+    failpoint::crash("name.link.before");
     // A hard link, unlike a rename, never replaces what is there.
     fs::hard_link(temporary.path(), path).map_err(WriteError::File)?;
     failpoint::linked(temporary.path(), path);
+    failpoint::crash("name.link.after");
     sync_parent(path).map_err(WriteError::File)?;
     // The file is there for good; a temporary name that stays is swept later.
     let _ = temporary.close();

@@ -22,6 +22,7 @@ fn site() -> Result<Protected> {
     let source = MysqlServer::builder().semi_sync(Duration::from_millis(200)).start()?;
     source.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY, a LONGBLOB)")?;
     let mut site = Protected::of(source, |highwater| {
+        highwater.configure("seal", "object_bytes_max = 65536")?;
         highwater.configure("capture", "ack = \"local\"\nsegment_bytes_max = 65536")
     })?;
     site.source.require_acks()?;

@@ -80,6 +80,9 @@ impl<'a> Pieces<'a> {
     fn store_all(&mut self, plain: &mut dyn Read) -> Result<Sha256Digest, ArchiveError> {
         let mut start = self.stretch.start;
         while start < self.stretch.end {
+            if !self.objects.is_empty() {
+                failpoint::crash("up.put.between");
+            }
             let end = self.stretch.end.min(start.saturating_add(self.size_max));
             self.store_one(start, end, plain)?;
             start = end;

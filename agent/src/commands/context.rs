@@ -10,6 +10,7 @@ use super::stores;
 use crate::archive::{Archive, Scan, catch_up};
 use crate::cli::ArchiveArgs;
 use crate::config::{Config, ConfigError};
+use crate::exit::{Exit, Failure};
 use crate::fsync;
 use crate::seal::Identities;
 use crate::store::{DirectoryStore, MirrorStore};
@@ -72,7 +73,7 @@ impl Context {
         Ok(match (&args.store, &self.config) {
             (Some(_), None) => None,
             (Some(_), Some(path)) => Some(Config::load(Some(path))?.0),
-            (None, _) => Some(self.config()?),
+            (None, _) => Some(self.config().map_err(or_store)?),
         })
     }
 
@@ -106,6 +107,17 @@ impl Context {
         fsync::create_directories(&scratch)
             .map_err(|error| anyhow::Error::new(error).context(format!("make folder {}", scratch.display())))?;
         Ok(archive.with_scratch(scratch).with_object_bytes_max(config.seal.object_bytes_max))
+    }
+}
+
+/// Commands that read need no configuration.
+fn or_store(error: ConfigError) -> anyhow::Error {
+    match (&error, error.hint()) {
+        (ConfigError::None, Some(hint)) => {
+            let hint = format!("{hint}; or give --store DIR and --identity FILE, which do without");
+            Failure::new(Exit::Usage, error.to_string()).hint(hint).into()
+        }
+        _ => error.into(),
     }
 }
 

@@ -56,11 +56,9 @@ impl ConfigError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::None => Some(
-                "name one with --config FILE or HIGHWATER_CONFIG; `highwater init` writes a first one; \
-                 reading commands also work with --store DIR and --identity FILE alone"
-                    .to_owned(),
-            ),
+            Self::None => {
+                Some("name one with --config FILE or HIGHWATER_CONFIG; `highwater init` writes a first one".to_owned())
+            }
             Self::NoSource => Some(
                 "name the server: [source] with host (or socket), user and password; only salvage, and capture from \
                  files, do without"

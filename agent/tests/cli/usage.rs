@@ -43,11 +43,15 @@ fn a_restore_needs_exactly_one_point() {
 
 #[test]
 fn without_configuration_the_places_searched_are_named() {
-    let hint = "hint: name one with --config FILE or HIGHWATER_CONFIG; `highwater init` writes a first one; \
-                reading commands also work with --store DIR and --identity FILE alone\n";
+    let hint = "hint: name one with --config FILE or HIGHWATER_CONFIG; `highwater init` writes a first one";
     let error = "error: no configuration: looked for highwater.toml and /etc/highwater/highwater.toml\n";
-    for command in ["status", "agent", "dump", "doctor", "verify"] {
-        Place::new().refused(&[command], 2, &format!("{error}{hint}"));
+    for command in [&["agent"][..], &["dump"], &["doctor"], &["salvage", "--datadir", "."]] {
+        Place::new().refused(command, 2, &format!("{error}{hint}\n"));
+    }
+    // Those that read the archive do without.
+    let alone = "; or give --store DIR and --identity FILE, which do without";
+    for command in [&["status"][..], &["verify"], &["list", "dumps"]] {
+        Place::new().refused(command, 2, &format!("{error}{hint}{alone}\n"));
     }
 }
 

@@ -37,7 +37,7 @@ pub struct BinlogsArgs {
     /// The last one [default: the last that was kept]
     #[arg(long, value_name = "BINLOG")]
     pub to: Option<String>,
-    /// Replace files that have the same names
+    /// Replace files that have the same names; a keyring never
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]

@@ -87,6 +87,12 @@ pub enum KeepError {
         /// It.
         path: PathBuf,
     },
+    /// A keyring is where one is to be written, and lacks keys: it may have others that nothing else has.
+    #[error("{} is a keyring without the keys of these binlogs, and no keyring is ever replaced", path.display())]
+    OtherKeyring {
+        /// It.
+        path: PathBuf,
+    },
     /// Somebody else writes into the folder.
     #[error("another process writes into {}", path.display())]
     Busy {
@@ -122,7 +128,8 @@ impl KeepError {
             Self::Header { .. } | Self::Damaged { .. } | Self::Grown { .. } | Self::Bundle(_) => Exit::Damaged,
             Self::Refused(FileRefusal::AmbiguousServer { .. } | FileRefusal::Backwards { .. })
             | Self::Name { .. }
-            | Self::Exists { .. } => Exit::Usage,
+            | Self::Exists { .. }
+            | Self::OtherKeyring { .. } => Exit::Usage,
             Self::Refused(FileRefusal::None { .. } | FileRefusal::Unknown { .. } | FileRefusal::Gap { .. }) => {
                 Exit::Unreachable
             }
@@ -175,6 +182,10 @@ impl KeepError {
             }
             Self::Refused(refusal) => return Some(refusal.hint()),
             Self::Exists { .. } => "name an empty folder, or give --force to replace what is there",
+            Self::OtherKeyring { .. } => {
+                "name an empty folder; with the keyring that is written there binlog-decrypt opens the binlogs, and a \
+                 server of its own serves them"
+            }
             Self::Busy { .. } => "wait until it has ended",
             Self::Write { .. } => "check its space and permissions",
             Self::Files(error) => return error.hint(),

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader};
 use highwater_catalog::{FileRange, Inventory, KeptFile, Manifest, file_range};
-use highwater_keyring::{FilePassword, KeyId, KeyRole, MasterKey, WrappedFilePassword};
+use highwater_keyring::{FilePassword, KEYRING_BYTES_MAX, KeyId, KeyRole, Keyring, MasterKey, WrappedFilePassword};
 use indicatif::ProgressBar;
+use zeroize::Zeroizing;
 
 use super::{BodyProof, KeepError, KeptKeys};
 use crate::archive::{Archive, ArchiveError, ObjectReader};
@@ -32,7 +33,8 @@ pub struct GivenFiles {
 }
 
 /// Writes the files of a range into `folder`, as one step: all of them get their names when all of them are proven and on
-/// the disk. Only `replace` lets them take the place of others. Blocking.
+/// the disk. Only `replace` lets them take the place of others, and nothing that of a keyring: it may have the only keys of
+/// tables. One that opens the files stays as it is. Blocking.
 ///
 /// # Errors
 /// When the range is not whole, a key or an object is missing or damaged, or the folder cannot be written.
@@ -60,35 +62,68 @@ pub fn give(
 
     let index = folder.join(format!("{}.index", base(last.binlog.as_str())));
     let keyring = folder.join(KEYRING_NAME);
-    let mut names: Vec<PathBuf> = files.iter().map(|file| folder.join(file.binlog.as_str())).collect();
-    names.extend([keyring.clone(), index.clone()]);
-    if !replace && let Some(path) = names.iter().find(|path| fs::symlink_metadata(path).is_ok()) {
+    let names: Vec<PathBuf> = files.iter().map(|file| folder.join(file.binlog.as_str())).collect();
+    let is_there = |path: &&PathBuf| fs::symlink_metadata(path).is_ok();
+    if !replace && let Some(path) = names.iter().chain([&keyring, &index]).find(is_there) {
         return Err(KeepError::Exists { path: path.clone() });
     }
+    let needs_keyring = !has_keys(&keyring, keys.keyring())?;
     let _alone = prepare(folder)?;
     let mut incoming = Vec::new();
-    for (file, header) in files.iter().zip(&headers) {
-        incoming.push(write_one(archive, file, header, keys.password(file)?, folder, bar)?);
+    for (file, (header, path)) in files.iter().zip(headers.iter().zip(&names)) {
+        incoming.push((write_one(archive, file, header, keys.password(file)?, folder, bar)?, path));
     }
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| KeepError::Write { path, source }
     };
-    let sealed = keys.keyring().to_component_file();
-    incoming.push(Incoming::write(folder, &mut sealed.as_slice()).map_err(|error| failed(&keyring)(error.into()))?);
     let lines: String = files.iter().map(|file| format!("./{}\n", file.binlog)).collect();
-    incoming.push(Incoming::write(folder, &mut lines.as_bytes()).map_err(|error| failed(&index)(error.into()))?);
-    // The index last: what it does not name is no binlog to a server.
-    for (incoming, path) in incoming.into_iter().zip(&names) {
+    let lines = Incoming::write(folder, &mut lines.as_bytes()).map_err(|error| failed(&index)(error.into()))?;
+    // The keyring first: without it nothing else is of use. The index last: what it does not name is no binlog to a server.
+    if needs_keyring {
+        let bytes = keys.keyring().to_component_file();
+        let written = Incoming::write(folder, &mut bytes.as_slice()).map_err(|error| failed(&keyring)(error.into()))?;
+        written.create(&keyring).map_err(not_named(&keyring))?;
+    }
+    incoming.push((lines, &index));
+    for (incoming, path) in incoming {
         let named = if replace { incoming.replace(path) } else { incoming.create(path) };
-        named.map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => KeepError::Exists { path: path.clone() },
-            _ => KeepError::Write { path: path.clone(), source },
-        })?;
+        named.map_err(not_named(path))?;
     }
     fsync::sync_directory(folder).map_err(failed(folder))?;
     let key_ids = keys.keyring().key_ids().map(ToString::to_string).collect();
     Ok(GivenFiles { files, rewritten, index, keyring, key_ids })
+}
+
+/// Whether the keyring at `path` has all of `keys`; `false` where there is none.
+///
+/// # Errors
+/// When it has not: it is nobody's to replace.
+fn has_keys(path: &Path, keys: &Keyring) -> Result<bool, KeepError> {
+    let failed = |source| KeepError::Write { path: path.to_owned(), source };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64 << 10));
+    match File::open(path) {
+        Ok(file) => file.take(KEYRING_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
+            return Ok(false);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let other = || KeepError::OtherKeyring { path: path.to_owned() };
+    let there = Keyring::read(&bytes).map_err(|_| other())?;
+    match keys.keys().all(|(key_id, key)| there.get(key_id).is_some_and(|its| its.is_same_as(key))) {
+        true => Ok(true),
+        false => Err(other()),
+    }
+}
+
+/// Why a file did not get its name.
+fn not_named(path: &Path) -> impl FnOnce(io::Error) -> KeepError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeepError::Exists { path },
+        _ => KeepError::Write { path, source },
+    }
 }
 
 /// Makes the folder, takes it for this process, and removes what a killed one left in it.

@@ -140,6 +140,12 @@ impl Archive {
         Self { object_bytes_max: object_bytes_max.max(1), ..self }
     }
 
+    /// Opens what is sealed with these.
+    #[must_use]
+    pub fn with_identities(self, identities: Identities) -> Self {
+        Self { identities: Some(Arc::new(identities)), ..self }
+    }
+
     /// What `highwater.json` says.
     #[must_use]
     pub fn repository(&self) -> &Repository {

@@ -30,7 +30,7 @@ pub use continuity::{Discontinuity, Request, Start, check_settings, decide, deci
 pub use error::CaptureError;
 pub use follower::{Cut, Effect, Follower, StreamError};
 pub use index::Index;
-pub use keys::{KeyBackupError, back_up as back_up_keys, watch as watch_keys};
+pub use keys::{KeyBackupError, KeyBackups, KeyOrigin};
 pub use progress::Progress;
 pub(crate) use publisher::chain;
 pub use report::{AgentReport, AgentState};

@@ -8,6 +8,7 @@ pub use restore::{FindArgs, FoundKind, PointArgs, RestoreArgs, TargetArgs, Targe
 
 use std::path::PathBuf;
 
+use binlog_decrypt::KeyArgs;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -192,6 +193,10 @@ decide, and nothing is taken across a gap, from a fork or from another server. E
 read and proven before anything is published; what the server had not wholly written is left
 out and told. Needs the configuration (store, recipients) and the disk, and no server.
 
+Encrypted binlogs are opened with the keyring that the data folder leads to, with what is named
+under Keys, and at last with the archive's own key bundles, if --identity or seal.identity_file is
+there to open them.
+
 An agent of the same state_dir must be stopped first. One that runs elsewhere is ended: the
 archive belongs to whoever took it over last, and salvage takes it over only when it has
 something to publish. What an agent left in the spool is published first. Running it again,
@@ -206,9 +211,9 @@ pub struct SalvageArgs {
     /// The index of its binlogs, if that is not in the data folder or not the only one there
     #[arg(long, value_name = "FILE")]
     pub index: Option<PathBuf>,
-    /// A keyring that opens encrypted binlogs, beside those that the data folder leads to; may be repeated
-    #[arg(long, value_name = "PATH")]
-    pub keyring: Vec<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: KeyArgs,
     /// Keep closed encrypted binlogs as they are, too: `highwater binlogs` gives them back
     #[arg(long)]
     pub keep_encrypted: bool,

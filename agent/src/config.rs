@@ -6,6 +6,7 @@ pub use load::ConfigError;
 
 use std::path::PathBuf;
 
+use binlog_decrypt::KeyPlaces;
 use highwater_catalog::ServiceName;
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +194,14 @@ pub struct KeyringConfig {
     pub files: Vec<PathBuf>,
 }
 
+impl KeyringConfig {
+    /// Where keys are looked for.
+    #[must_use]
+    pub fn places(&self) -> KeyPlaces {
+        KeyPlaces { keyrings: self.files.clone(), ..KeyPlaces::default() }
+    }
+}
+
 impl SourceConfig {
     /// Where it is.
     #[must_use]
@@ -250,7 +259,7 @@ impl Config {
         match (self.capture.source, &self.capture.datadir) {
             (CaptureFrom::Files, Some(datadir)) => {
                 let index = self.capture.binlog_index.as_deref();
-                ServerFiles::open(datadir, index, self.keyring.files.clone()).map(Some)
+                ServerFiles::open(datadir, index, self.keyring.places()).map(Some)
             }
             (CaptureFrom::Files, None) | (CaptureFrom::Replication, _) => Ok(None),
         }

@@ -15,7 +15,6 @@ mod take;
 pub use error::KeepError;
 pub use give::{GivenFiles, give};
 pub use keeper::Keeper;
-pub use open::KeysOf;
-pub use passwords::KeptKeys;
+pub use passwords::{KeptKeys, bundle, bundled_keys, newest_first};
 pub use proof::{BodyFacts, BodyProof, ProofError, prove_kept};
 pub use take::{Keeping, Kept, RefusedFile, Wanted, keep, survey};

@@ -18,7 +18,7 @@ mod version;
 
 pub use error::{Retry, ServerError};
 pub use facts::{GtidMode, ServerFacts};
-pub use files::{FileItem, FileStep, FileStream, FilesError, FilesHistory, ServerFiles};
+pub use files::{FileItem, FileStep, FileStream, FilesError, FilesHistory, Keyrings, ServerFiles};
 pub use replication::{ReplicaIdentity, ReplicationClient, SemiSync};
 pub use semi_sync::SemiSyncState;
 pub use session::{BinlogFile, Session};

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use highwater_keyring::KeyId;
 use rustix::fs::{FileType, OFlags};
 
@@ -48,30 +48,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 
-    /// A keyring file of any kind below (repeatable)
-    #[arg(long, value_name = "PATH", help_heading = "Keys")]
-    keyring: Vec<PathBuf>,
-
-    /// A file with the password of keyrings that have one (repeatable)
-    #[arg(long, value_name = "PATH", help_heading = "Keys")]
-    keyring_password: Vec<PathBuf>,
-
-    /// The server's file_key_management_use_pbkdf2, for MariaDB's key file under a password (repeatable)
-    #[arg(long, value_name = "N", help_heading = "Keys")]
-    keyring_pbkdf2: Vec<u32>,
-
-    /// An age identity, for sealed key bundles (repeatable)
-    #[arg(long, value_name = "PATH", help_heading = "Keys")]
-    identity: Vec<PathBuf>,
-
-    /// The configuration of Percona's component_keyring_vault or keyring_vault: its Vault is asked (repeatable)
-    #[cfg(feature = "vault")]
-    #[arg(long, value_name = "CONFIG", help_heading = "Keys")]
-    vault: Vec<PathBuf>,
-
-    /// One key: its id, and a file with its 64 hexadecimal digits (repeatable)
-    #[arg(long, value_name = "ID=HEX-FILE", help_heading = "Keys")]
-    key: Vec<KeyFile>,
+    #[command(flatten)]
+    keys: KeyArgs,
 
     /// A server's data folder: its keyring is found through its configuration there (repeatable)
     #[arg(long, value_name = "DIR", help_heading = "Keys")]
@@ -104,6 +82,52 @@ pub(crate) struct Arguments {
     /// Report on stdout as JSON, one line per file
     #[arg(long, help_heading = "Output")]
     json: bool,
+}
+
+/// Options that name places of keys.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KeyArgs {
+    /// A keyring file: component_keyring_file, the keyring_file plugin, Percona's, MariaDB's, a key bundle (repeatable)
+    #[arg(long, value_name = "PATH", help_heading = "Keys")]
+    pub keyring: Vec<PathBuf>,
+
+    /// A file with the password of keyrings that have one (repeatable)
+    #[arg(long, value_name = "PATH", help_heading = "Keys")]
+    pub keyring_password: Vec<PathBuf>,
+
+    /// The server's file_key_management_use_pbkdf2, for MariaDB's key file under a password (repeatable)
+    #[arg(long, value_name = "N", help_heading = "Keys")]
+    pub keyring_pbkdf2: Vec<u32>,
+
+    /// An age identity, for sealed key bundles (repeatable)
+    #[arg(long, value_name = "PATH", help_heading = "Keys")]
+    pub identity: Vec<PathBuf>,
+
+    /// The configuration of Percona's component_keyring_vault or keyring_vault: its Vault is asked (repeatable)
+    #[cfg(feature = "vault")]
+    #[arg(long, value_name = "CONFIG", help_heading = "Keys")]
+    pub vault: Vec<PathBuf>,
+
+    /// One key: its id, and a file with its 64 hexadecimal digits (repeatable)
+    #[arg(long, value_name = "ID=HEX-FILE", help_heading = "Keys")]
+    pub key: Vec<KeyFile>,
+}
+
+impl KeyArgs {
+    /// The places, and data folders whose configuration leads to further ones.
+    #[must_use]
+    pub fn places(self, datadirs: Vec<PathBuf>) -> KeyPlaces {
+        KeyPlaces {
+            keyrings: self.keyring,
+            passwords: self.keyring_password,
+            iterations: self.keyring_pbkdf2,
+            #[cfg(feature = "vault")]
+            vaults: self.vault,
+            identities: self.identity,
+            keys: self.key,
+            datadirs,
+        }
+    }
 }
 
 /// `--key ID=HEX-FILE`
@@ -219,16 +243,7 @@ impl TryFrom<Arguments> for Job {
         if span.from.zip(span.to).is_some_and(|(from, to)| files.len() == 1 && to <= from) {
             return Err(usage("--to lies before --from", "both are positions of the decrypted file"));
         }
-        let places = KeyPlaces {
-            keyrings: arguments.keyring,
-            passwords: arguments.keyring_password,
-            iterations: arguments.keyring_pbkdf2,
-            #[cfg(feature = "vault")]
-            vaults: arguments.vault,
-            identities: arguments.identity,
-            keys: arguments.key,
-            datadirs: arguments.datadir,
-        };
+        let places = arguments.keys.places(arguments.datadir);
         Ok(Self { files, span, places, task, json: arguments.json })
     }
 }

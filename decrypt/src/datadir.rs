@@ -259,7 +259,7 @@ fn places_of(path: &Path, datadir: &Path) -> Vec<PathBuf> {
 
 #[cfg(not(feature = "vault"))]
 fn no_network(config: &Path) -> String {
-    format!("{} names a Vault, and this build has no network: --features vault", config.display())
+    format!("{} names a Vault, and this build asks none: build it with `--features vault`", config.display())
 }
 
 /// Plug-ins whose keyrings only their server reads, out of `NAME=LIBRARY;...` or `LIBRARY;...`.

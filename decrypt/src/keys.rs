@@ -1,7 +1,9 @@
 //! The keys at hand, and where each came from.
 
+use std::sync::Arc;
+
 use highwater_binlog::{EncryptionHeader, EventCipher, EventScheme, StartEncryption};
-use highwater_keyring::{FileKey, FileMark, FilePassword, KeyId, KeyRole, Keyring, MariaDbKeys};
+use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, KeyId, KeyRole, Keyring, MariaDbKeys, MasterKey};
 
 use crate::cli::KeyPlaces;
 use crate::datadir;
@@ -26,6 +28,8 @@ pub struct Keys {
     sources: Vec<KeySource>,
     /// Why a data folder gave no keyring.
     notes: Vec<String>,
+    /// Those that were read before, and come after these.
+    others: Option<Arc<Keys>>,
 }
 
 impl Keys {
@@ -76,29 +80,73 @@ impl Keys {
         Ok(keys)
     }
 
+    /// Adds the keys of a bundle that is at `place`; all values that one id has there are kept apart.
+    pub fn add_bundle(&mut self, place: &str, bundle: KeyBundle) {
+        let (keyring, files) = bundle.into_parts();
+        let new = || KeySource { place: place.to_owned(), ..KeySource::default() };
+        for (key_id, key) in keyring.keys() {
+            let takes = |source: &KeySource| {
+                source.place == place && source.keyring.get(key_id).is_none_or(|known| known.is_same_as(key))
+            };
+            let at = self.sources.iter().position(takes).unwrap_or(self.sources.len());
+            if at == self.sources.len() {
+                self.sources.push(new());
+            }
+            if let Some(source) = self.sources.get_mut(at) {
+                source.keyring.insert(key_id.clone(), copy(key));
+            }
+        }
+        if let Some(source) = self.sources.iter_mut().find(|source| source.place == place) {
+            source.files.extend(files);
+        } else if !files.is_empty() {
+            self.sources.push(KeySource { files, ..new() });
+        }
+    }
+
+    /// Says why a place has no keys.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// The same, and `others` after them.
+    #[must_use]
+    pub fn and(self, others: Arc<Self>) -> Self {
+        Self { others: Some(others), ..self }
+    }
+
     /// All master keys together; of two with one id, the one that was found first.
     #[must_use]
-    pub fn into_keyring(self) -> Keyring {
+    pub fn keyring(&self) -> Keyring {
         let mut all = Keyring::new();
-        self.sources.into_iter().for_each(|source| all.merge(source.keyring));
+        for (key_id, key) in self.sources().flat_map(|source| source.keyring.keys()) {
+            all.insert(key_id.clone(), copy(key));
+        }
         all
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &KeySource> {
+        self.sources.iter().chain(self.others.iter().flat_map(|others| &others.sources))
+    }
+
+    fn notes(&self) -> impl Iterator<Item = &String> {
+        self.notes.iter().chain(self.others.iter().flat_map(|others| &others.notes))
     }
 
     /// Whether no place was given at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.sources.is_empty() && self.notes.is_empty()
+        self.sources().next().is_none() && self.notes().next().is_none()
     }
 
     /// Every password that may open a file with this header and these first bytes after it, and where it is from.
     pub(crate) fn candidates(&self, header: &EncryptionHeader, body: &[u8]) -> Vec<(&str, FilePassword)> {
         let mut found = Vec::new();
-        for source in &self.sources {
+        for source in self.sources() {
             if let Some(key) = source.keyring.get(header.key_id()) {
                 found.push((source.place.as_str(), header.wrapped().unwrap_with(key)));
             }
         }
         let Some(mark) = FileMark::of_body(body) else { return found };
-        for source in &self.sources {
+        for source in self.sources() {
             for file in source.files.iter().filter(|file| file.mark == mark) {
                 let password = FilePassword::init_with(|bytes| *bytes = *file.password.expose());
                 found.push((source.place.as_str(), password));
@@ -114,7 +162,7 @@ impl Keys {
         proves: impl Fn(&EventCipher) -> bool,
     ) -> Result<(String, EventScheme, EventCipher), Vec<String>> {
         let mut wrong = Vec::new();
-        for source in &self.sources {
+        for source in self.sources() {
             let Some(key) = source.event_keys.get(MariaDbKeys::BINLOG_KEY) else { continue };
             for scheme in EventScheme::ALL {
                 match EventCipher::new(key, scheme, start) {
@@ -135,7 +183,7 @@ impl Keys {
                 .hint("give the server's data folder with --datadir DIR, or its keyring with --keyring PATH");
         }
         let hint = match key_id.role() {
-            _ if self.sources.is_empty() => {
+            _ if self.sources().next().is_none() => {
                 "what is in the way is named above; give the keyring itself with --keyring PATH"
             }
             KeyRole::Master { .. } => {
@@ -184,17 +232,22 @@ impl Keys {
     /// Which keyrings were searched, for people.
     fn searched(&self) -> String {
         let one = |source: &KeySource| format!("{} ({})", source.place, source.count());
-        let mut parts: Vec<String> = self.sources.iter().map(one).collect();
+        let mut parts: Vec<String> = self.sources().map(one).collect();
         if parts.is_empty() {
             parts.push("no keyring".to_owned());
         }
         let mut text = format!("searched {}", parts.join(", "));
-        for note in &self.notes {
+        for note in self.notes() {
             text.push_str("; ");
             text.push_str(note);
         }
         text
     }
+}
+
+/// The same key once more.
+fn copy(key: &MasterKey) -> MasterKey {
+    MasterKey::init_with(|bytes| *bytes = *key.expose())
 }
 
 impl KeySource {

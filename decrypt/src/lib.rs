@@ -25,7 +25,7 @@ mod stream;
 mod vault;
 
 pub use binlog_file::{BinlogFile, Encryption, Opened, Opening, Unlocked};
-pub use cli::{KeyFile, KeyPlaces};
+pub use cli::{KeyArgs, KeyFile, KeyPlaces};
 pub use failure::{Exit, Failure};
 pub use hardening::keep_memory_private;
 pub use input::{Input, of_index};

@@ -197,6 +197,52 @@ fn a_login_to_another_server_than_that_of_the_files_is_told() -> Result<()> {
 }
 
 #[test]
+fn without_gtids_an_empty_newest_binlog_begins_no_second_timeline() -> Result<()> {
+    let source = MysqlServer::builder().without_gtids().start()?;
+    source.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY); FLUSH BINARY LOGS; FLUSH BINARY LOGS")?;
+    let highwater = Installation::new(&source)?;
+    source.sql("FLUSH BINARY LOGS")?;
+    let datadir = source.data().display().to_string();
+    highwater.configure("capture", &format!("source = \"files\"\ndatadir = \"{datadir}\"\nallow_positions = true"))?;
+    let mut agent = highwater.agent()?;
+    highwater.wait_for_dump(&mut agent)?;
+    let newest = source.binlogs()?.pop().context("a binlog")?;
+    source.sql("INSERT INTO d.t VALUES (1)")?;
+    highwater.wait_until("transaction", LIMIT, &mut agent, |highwater| {
+        let segments = Archived::read(highwater)?.inventory.segments;
+        Ok(segments.iter().any(|segment| segment.binlog.as_str() == newest && segment.transactions > 0))
+    })?;
+    let status = agent.terminate(LIMIT)?;
+    ensure!(status.code() == Some(0), "{}", agent.stderr());
+    let archived = Archived::read(&highwater)?;
+    ensure!(archived.timelines() == 1, "{:?}", archived.inventory.timelines);
+    archived.require_equal(&source)
+}
+
+#[test]
+fn another_base_name_of_the_binlogs_is_told_and_followed_when_it_is_named() -> Result<()> {
+    let (mut site, _) = site_with_table()?;
+    site.source.add_option("--log-bin=other");
+    site.source.restart()?;
+    site.source.sql("INSERT INTO d.t VALUES (50, 'in the other binlog')")?;
+    let Protected { highwater, agent, .. } = &mut site;
+    let told = "the server goes on in";
+    highwater.wait_until("notice", LIMIT, agent, |highwater| {
+        let report = fs::read_to_string(highwater.state().join("agent.json")).unwrap_or_default();
+        Ok(report.contains(told) && report.contains("other.index"))
+    })?;
+    ensure!(agent.stderr().contains(told), "{}", agent.stderr());
+    agent.terminate(LIMIT)?;
+    let index = site.source.data().join("other.index").display().to_string();
+    site.highwater.configure("capture", &format!("binlog_index = \"{index}\""))?;
+    site.restart_agent(&[])?;
+    let Protected { highwater, agent, source } = &mut site;
+    highwater.catch_up(agent, source)?;
+    ensure!(Archived::read(highwater)?.timelines() == 1, "the history is broken");
+    Ok(())
+}
+
+#[test]
 fn without_a_login_binlogs_are_captured_and_dumps_are_told_to_be_missing() -> Result<()> {
     let source = MysqlServer::builder().start()?;
     source.sql("CREATE DATABASE d")?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -10,15 +11,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use binlog_decrypt::{Failure, KeyPlaces, Keys};
+use binlog_decrypt::KeyPlaces;
 use highwater::archive::{Archive, FileDraft};
+use highwater::capture::{Index, KeyBackups, KeyOrigin};
 use highwater::config::Config;
 use highwater::kept::{BodyProof, KeepError, Keeping, Kept, RefusedFile, keep};
+use highwater::source::Keyrings;
 use highwater::store::{DirectoryStore, ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
 use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader, ServerUuid};
 use highwater_catalog::{KeptFile, Micros, Sha256Digest};
 use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, Keyring, MasterKey};
-use highwater_tests::{Finished, Installation, MysqlServer, Programs, Protected, Workload, Writer, mysql_program};
+use highwater_tests::{
+    Background, Finished, Installation, MysqlServer, Programs, Protected, Workload, Writer, mysql_program,
+};
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +105,14 @@ impl Bed {
         names.into_iter().map(read).collect()
     }
 
+    /// The binlogs and their index, as they lie in the data folder.
+    fn server_files(&self) -> Result<Vec<PathBuf>> {
+        let names = fs::read_dir(self.server.data())?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let is_one =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("binlog."));
+        Ok(names.into_iter().filter(is_one).collect())
+    }
+
     fn binlogs(&self, folder: &Path, more: &[&str]) -> Result<Finished> {
         let folder = folder.display().to_string();
         self.highwater.run(&[&["--json", "binlogs", "--output-dir", &folder], more].concat())
@@ -115,13 +128,13 @@ fn keep_all(
     known: &[KeptFile],
 ) -> Result<Kept, KeepError> {
     let (bar, stop) = (ProgressBar::hidden(), CancellationToken::new());
-    let keeping = Keeping { archive, server, keys: &|| keys(keyring), known, bar: &bar, stop: &stop };
+    let keeping = Keeping { archive, server, keys: &keyrings(keyring), known, bar: &bar, stop: &stop };
     let mut kept = Kept::default();
     keep(&keeping, paths, &mut BTreeMap::new(), &mut kept).map(|()| kept)
 }
 
-fn keys(keyring: &Path) -> Result<Keys, Failure> {
-    Keys::collect(&KeyPlaces { keyrings: vec![keyring.to_owned()], ..KeyPlaces::default() })
+fn keyrings(keyring: &Path) -> Keyrings {
+    Keyrings::new(KeyPlaces { keyrings: vec![keyring.to_owned()], ..KeyPlaces::default() })
 }
 
 /// Everything in a folder, by its path in it.
@@ -437,6 +450,105 @@ fn damage_is_found_and_refused_and_nothing_is_overwritten() -> Result<()> {
 }
 
 #[test]
+fn a_keyring_is_never_replaced() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.keep(&bed.server.keyring())??;
+    let folder = tempfile::tempdir()?;
+    let given = folder.path().join("given");
+    fs::create_dir(&given)?;
+    let path = given.join("component_keyring_file");
+    let innodb = || -> Result<Keyring> {
+        let mut keyring = Keyring::new();
+        keyring.insert("INNODBKey-1".parse()?, MasterKey::init_with(|key| *key = [7; 32]));
+        Ok(keyring)
+    };
+    // A server's, with the keys of its tables.
+    fs::write(&path, innodb()?.to_component_file())?;
+    for force in [&[][..], &["--force"][..]] {
+        let before = contents(&given)?;
+        let refused = bed.binlogs(&given, force)?;
+        ensure!(refused.code == Some(2), "{force:?}: {:?} {}", refused.code, refused.stderr);
+        ensure!(refused.stderr.contains("component_keyring_file"), "{}", refused.stderr);
+        ensure!(contents(&given)? == before, "{force:?} wrote {:?}", contents(&given)?.keys());
+    }
+    // One that has the keys of the binlogs, too, needs no other one.
+    let mut all = innodb()?;
+    all.merge(Keyring::read(&fs::read(bed.server.keyring())?)?);
+    let bytes = all.to_component_file();
+    fs::write(&path, &bytes)?;
+    bed.binlogs(&given, &["--force"])?.success()?;
+    ensure!(fs::read(&path)? == **bytes, "the keyring was written");
+    for name in bed.bodies()?.keys() {
+        let input = given.join(name);
+        let arguments = ["--datadir".as_ref(), given.as_os_str(), input.as_os_str()];
+        ensure!(Programs::find()?.decrypt(arguments)?.success()?.stdout == bed.server.remote_binlog(name)?, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_key_that_is_made_once_more_under_its_id_is_backed_up_and_both_values_open_their_files() -> Result<()> {
+    let mut bed = Bed::new()?;
+    let (archive, server) = (bed.archive()?, bed.server.uuid()?);
+    let state = bed.highwater.state();
+    fs::create_dir_all(&state)?;
+    let (index, _) = Index::open(&state.join("catalog.sqlite"), &archive)?;
+    let places = KeyPlaces { keyrings: vec![bed.server.keyring()], ..KeyPlaces::default() };
+    // As an agent that was started just now.
+    let started = || -> Result<KeyBackups> {
+        let origin = KeyOrigin::Places(places.clone());
+        Ok(KeyBackups::new(archive.clone(), index.clone(), server.parse()?, origin, &state))
+    };
+    let first = started()?.look()?.context("the first backup")?;
+    ensure!(started()?.look()?.is_none(), "the same keys twice");
+    bed.keep(&bed.server.keyring())??;
+    let old = bed.bodies()?;
+
+    // The server keeps its UUID and loses its keyring and its binlogs.
+    bed.server.stop()?;
+    fs::remove_file(bed.server.keyring())?;
+    for path in bed.server_files()? {
+        fs::remove_file(path)?;
+    }
+    bed.server.start()?;
+    for _ in 1..first.key_ids.len() {
+        bed.server.restart()?;
+    }
+    bed.server.sql("CREATE DATABASE anew; FLUSH BINARY LOGS")?;
+    let second = started()?.look()?.context("a backup of the new values")?;
+    ensure!(second.key_ids.iter().any(|id| first.key_ids.contains(id)), "{first:?} {second:?}");
+    ensure!(started()?.look()?.is_none(), "the same keys twice");
+    let mode = fs::metadata(state.join("keys-backed-up.json"))?.permissions().mode();
+    ensure!(mode & 0o777 == 0o600, "{mode:o}");
+
+    // The export has the newest values.
+    let exported = bed.highwater.folder().join("exported");
+    bed.highwater.run(&["keyring", "export", "--output", &exported.display().to_string()])?.success()?;
+    let (now, exported) = (Keyring::read(&fs::read(bed.server.keyring())?)?, Keyring::read(&fs::read(&exported)?)?);
+    for (key_id, key) in now.keys().filter(|(key_id, _)| key_id.sequence().is_some()) {
+        ensure!(exported.get(key_id).is_some_and(|its| its.is_same_as(key)), "{key_id} has an old value");
+    }
+    // Files of both times come back, though a keyring has only one value of a key.
+    let kept = bed.keep(&bed.server.keyring())??;
+    ensure!(!kept.files.is_empty() && kept.refused.is_empty(), "{kept:?}");
+    bed.highwater.run(&["verify"])?.success()?;
+    let new = bed.bodies()?;
+    let newest = new.keys().next_back().context("a binlog")?;
+    let (given, rest) = (bed.highwater.folder().join("given"), bed.highwater.folder().join("rest"));
+    bed.binlogs(&given, &["--to", newest])?.success()?;
+    let oldest = old.keys().find(|name| !new.contains_key(*name)).context("a binlog of before")?;
+    bed.binlogs(&rest, &["--from", oldest])?.success()?;
+    let only_old = old.iter().filter(|(name, _)| !new.contains_key(*name));
+    for (folder, (name, body)) in new.iter().map(|of| (&given, of)).chain(only_old.map(|of| (&rest, of))) {
+        let path = folder.join(name);
+        ensure!(fs::read(&path)?[ENCRYPTION_HEADER_LEN..] == body[..], "{name} has another body");
+        let arguments = ["--verify".as_ref(), "--datadir".as_ref(), folder.as_os_str(), path.as_os_str()];
+        Programs::find()?.decrypt(arguments)?.success().with_context(|| name.clone())?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_damaged_file_is_not_kept_and_the_others_are() -> Result<()> {
     let mut bed = Bed::new()?;
     let paths = bed.paths()?;
@@ -556,8 +668,8 @@ fn what_was_published_before_the_store_was_full_is_not_published_again() -> Resu
     let mut bundled = BTreeMap::new();
     let mut look = |known: &[KeptFile]| {
         let mut kept = Kept::default();
-        let keys = || keys(&keyring);
-        let keeping = Keeping { archive: &archive, server, keys: &keys, known, bar: &bar, stop: &stop };
+        let keyrings = keyrings(&keyring);
+        let keeping = Keeping { archive: &archive, server, keys: &keyrings, known, bar: &bar, stop: &stop };
         (keep(&keeping, &paths, &mut bundled, &mut kept), kept)
     };
     for (keys, files) in [(1, 1), (0, 0)] {
@@ -586,10 +698,22 @@ fn no_key_is_in_any_output_log_or_object() -> Result<()> {
         let header = EncryptionHeader::parse(&fs::read(path)?)?;
         secrets.push(*header.wrapped().unwrap_with(keyring.get(header.key_id()).context("a key")?).expose());
     }
+    // An agent, and a salvage of what it left behind.
+    let mut command = bed.highwater.programs().highwater(&bed.highwater.config(), &["-vv", "agent"]);
+    let mut agent = Background::start(&mut command, &bed.highwater.folder(), "agent")?;
+    bed.highwater.catch_up(&mut agent, &bed.server)?;
+    agent.terminate(LIMIT)?;
+    said.push_str(&agent.stderr());
+    bed.server.sql("CREATE DATABASE behind_the_agent; FLUSH BINARY LOGS")?;
+    let datadir = bed.server.data().display().to_string();
+    let exported = folder.path().join("exported").display().to_string();
     let given = folder.path().join("given").display().to_string();
     let missing = folder.path().join("missing").display().to_string();
     for arguments in [
-        &["-vv", "list", "files"][..],
+        &["-vv", "salvage", "--datadir", &datadir, "--keep-encrypted"][..],
+        &["-vv", "--json", "salvage", "--datadir", &datadir, "--keep-encrypted"],
+        &["-vv", "keyring", "export", "--output", &exported],
+        &["-vv", "list", "files"],
         &["-vv", "--json", "list", "keys"],
         &["-vv", "verify"],
         &["-vv", "catalog", "rebuild"],
@@ -601,6 +725,7 @@ fn no_key_is_in_any_output_log_or_object() -> Result<()> {
         said.push_str(&finished.text());
         said.push_str(&finished.stderr);
     }
+    ensure!(Path::new(&exported).exists() && said.contains("keys backed up"), "{said}");
     for secret in &secrets {
         let lower = said.to_lowercase();
         ensure!(!lower.contains(&hex::encode(secret)) && !lower.contains(&format!("{secret:?}")), "a key was printed");

@@ -337,9 +337,44 @@ fn a_missing_key_is_named_and_one_from_elsewhere_opens() -> Result<()> {
     site.source.kill()?;
     let elsewhere = site.highwater.folder().join("keyring-from-elsewhere");
     fs::rename(site.source.keyring(), &elsewhere)?;
+    // Nor can the archive's own key backups be opened here.
+    fs::remove_file(site.highwater.identity())?;
     require_refused(&site, 3, &key)?;
     let (finished, said) = salvage(&site, &site.source.data(), &["--keyring", &elsewhere.display().to_string()])?;
     finished.success()?;
+    ensure!(said["transactions"] == 1, "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_key_that_only_the_archive_has_opens() -> Result<()> {
+    let mut site = left_behind(MysqlServer::builder().start()?)?;
+    site.source.sql("INSERT INTO ledger.entries VALUES (9, 1, '', '')")?;
+    let key = format!("MySQLReplicationKey_{}_1", site.source.uuid()?);
+    site.source.kill()?;
+    fs::remove_file(site.source.keyring())?;
+    let (identity, elsewhere) = (site.highwater.identity(), site.highwater.folder().join("identity-from-elsewhere"));
+    fs::rename(&identity, &elsewhere)?;
+    require_refused(&site, 3, &key)?;
+    let named = elsewhere.display().to_string();
+    let (planned, plan) = salvage(&site, &site.source.data(), &["--identity", &named, "--dry-run"])?;
+    planned.success()?;
+    ensure!(plan["transactions"] == 1, "{plan}");
+    // A key bundle that somebody took out of the archive.
+    let mut bundles = objects(&site)?.into_iter().filter(|path| path.to_string_lossy().ends_with(".json.zst.age"));
+    let bundle = bundles.next_back().context("a key bundle")?.display().to_string();
+    let empty = site.highwater.folder().join("no-bundles");
+    fs::rename(site.highwater.store().join("keys"), &empty)?;
+    let bundle =
+        bundle.replace(&site.highwater.store().join("keys").display().to_string(), &empty.display().to_string());
+    let from_bundle = ["--keyring", &bundle, "--identity", &named, "--dry-run"];
+    let (planned, plan) = salvage(&site, &site.source.data(), &from_bundle)?;
+    planned.success()?;
+    ensure!(plan["transactions"] == 1, "{plan}");
+    fs::rename(&empty, site.highwater.store().join("keys"))?;
+    // The configuration names the identity.
+    fs::rename(&elsewhere, &identity)?;
+    let said = salvaged(&site, &site.source.data())?;
     ensure!(said["transactions"] == 1, "{said}");
     Ok(())
 }

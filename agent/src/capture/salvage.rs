@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::acks::Acks;
 use super::continuity::{Discontinuity, Start};
 use super::error::CaptureError;
-use super::follower::{Cut, Effect, Follower};
+use super::follower::{Cut, Effect, Follower, StreamError};
 use super::ownership::Ownership;
 use super::pipeline::{Ended, Pipeline};
 use super::place::{Answer, Known, Place, ask_files};
@@ -26,6 +26,9 @@ use crate::source::{FileStep, FileStream, FilesError, ServerFiles};
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(200);
+
+/// How often a disk is looked at whose server changes it meanwhile.
+const ATTEMPTS: u32 = 5;
 
 /// How long what was taken may take to the store after the signal to stop; the spool keeps the rest.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -77,6 +80,15 @@ pub enum SalvageEnd {
         whole: u64,
         /// How many bytes follow.
         rest: u64,
+    },
+    /// In front of transactions that the disk does not have, or that have no GTID.
+    Gap {
+        /// The binlog in which they were to be, or which follows them.
+        binlog: BinlogName,
+        /// What is wrong.
+        what: String,
+        /// The transactions, as far as what follows says which.
+        missing: GtidSet,
     },
     /// With bytes that are no events, behind the last whole transaction.
     Damaged {
@@ -145,6 +157,21 @@ impl Capture {
         stop: &CancellationToken,
         tell: &dyn Fn(u64, u64),
     ) -> Result<Option<SalvagePlan>, CaptureError> {
+        let mut attempt = 1;
+        loop {
+            match self.survey_once(stop, tell) {
+                // A server that runs has purged or closed one in between.
+                Err(CaptureError::Files(FilesError::Changed { .. })) if attempt < ATTEMPTS => attempt += 1,
+                surveyed => return surveyed,
+            }
+        }
+    }
+
+    fn survey_once(
+        &self,
+        stop: &CancellationToken,
+        tell: &dyn Fn(u64, u64),
+    ) -> Result<Option<SalvagePlan>, CaptureError> {
         let Stage::Known(plant) = &self.stage else { return Err(CaptureError::NoTimeline) };
         let tip = plant.publisher.tip();
         let files = self.files()?;
@@ -181,7 +208,7 @@ impl Capture {
         plan.take(&mut effects);
         plan.end = match outcome {
             Ok(()) => end_of(&stream),
-            Err(error) => judge(error, &stream)?,
+            Err(error) => judge(error, &stream, &files, follower.captured())?,
         };
         Ok(Some(plan))
     }
@@ -216,6 +243,21 @@ impl Capture {
     }
 
     async fn take_all(
+        &mut self,
+        plan: &SalvagePlan,
+        stop: &CancellationToken,
+        tell: &dyn Fn(u64),
+    ) -> Result<bool, CaptureError> {
+        let mut attempt = 1;
+        loop {
+            match self.take_once(plan, stop, tell).await {
+                Err(CaptureError::Files(FilesError::Changed { .. })) if attempt < ATTEMPTS => attempt += 1,
+                taken => return taken,
+            }
+        }
+    }
+
+    async fn take_once(
         &mut self,
         plan: &SalvagePlan,
         stop: &CancellationToken,
@@ -318,7 +360,29 @@ fn end_of(stream: &FileStream) -> SalvageEnd {
 }
 
 /// How files end that could not: an end, as long as what comes before it can be taken.
-fn judge(error: CaptureError, stream: &FileStream) -> Result<SalvageEnd, CaptureError> {
+fn judge(
+    error: CaptureError,
+    stream: &FileStream,
+    files: &ServerFiles,
+    captured: &GtidSet,
+) -> Result<SalvageEnd, CaptureError> {
+    let missing = match &error {
+        CaptureError::Files(FilesError::Absent { binlog }) => {
+            Some(files.executed_after(binlog)?.unwrap_or_default().subtract(captured))
+        }
+        CaptureError::Stream(StreamError::MissedTransactions { missing, .. }) => Some(missing.clone()),
+        CaptureError::Stream(StreamError::Anonymous { .. }) => Some(GtidSet::new()),
+        CaptureError::Discontinuity(Discontinuity::Incident { gtid, .. }) => {
+            let mut missing = GtidSet::new();
+            gtid.iter().for_each(|gtid| missing.insert(gtid));
+            Some(missing)
+        }
+        _ => None,
+    };
+    if let (Some(missing), Some(binlog)) = (missing, stream.binlog()) {
+        let what = super::publisher::chain(&error);
+        return Ok(SalvageEnd::Gap { binlog: binlog.clone(), what, missing });
+    }
     let is_end = match &error {
         CaptureError::Files(FilesError::Damaged { .. } | FilesError::Disordered { .. } | FilesError::Torn { .. })
         | CaptureError::Stream(_) => true,
@@ -326,7 +390,6 @@ fn judge(error: CaptureError, stream: &FileStream) -> Result<SalvageEnd, Capture
         CaptureError::Files(FilesError::Open(failure)) => {
             failure.exit == binlog_decrypt::Exit::Damaged && stream.is_in_newest()?
         }
-        CaptureError::Discontinuity(why) => matches!(why, Discontinuity::Incident { .. }),
         _ => false,
     };
     let Some(binlog) = stream.binlog().filter(|_| is_end) else { return Err(error) };

@@ -1,11 +1,9 @@
 //! `agent`: capture, full dumps and key backups, until it is stopped.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use highwater_binlog::ServerUuid;
 use highwater_catalog::Inventory;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -13,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, blocking_value};
 use crate::archive::{Archive, ArchiveError};
-use crate::capture::{Backoff, Capture, CaptureError, CaptureSource, Running, watch_keys};
+use crate::capture::{Backoff, Capture, CaptureError, CaptureSource, KeyBackups, KeyOrigin, Running};
 use crate::config::{Config, SourceConfig};
 use crate::exit::{Exit, Failure};
 use crate::kept::Keeper;
 use crate::operate::dumps;
+use crate::source::ServerFiles;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long publishing what was received may take after the signal to stop.
@@ -47,17 +46,19 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
             "no [source] in the configuration: this agent takes no dumps, and nothing is restorable without one"
         );
     }
-    if let (true, Some(files)) = (config.capture.keep_encrypted, capture.disk()) {
-        let keeper = Keeper::new(archive.clone(), index.clone(), files, inventory.files.clone());
+    let files = capture.disk();
+    if let (true, Some(files)) = (config.capture.keep_encrypted, &files) {
+        let keeper = Keeper::new(archive.clone(), index.clone(), Arc::clone(files), inventory.files);
         tasks.spawn(keeper.watch(background.clone()));
     }
-    if !config.keyring.files.is_empty() {
-        let (archive, files) = (archive.clone(), config.keyring.files.clone());
+    if let Some(origin) = keys_of(&config, &archive, files.as_deref()) {
+        let (archive, state_dir) = (archive.clone(), config.state_dir.clone());
         let stop = background.clone();
         tasks.spawn(async move {
-            if let Some(Running { server, .. }) = known(running, &stop).await {
-                let newest = newest_keys(&inventory, server);
-                watch_keys(archive, index, server, files, newest, stop).await;
+            let Some(Running { server, .. }) = known(running, &stop).await else { return };
+            let open = move || KeyBackups::new(archive, index, server, origin, &state_dir);
+            if let Ok(backups) = blocking_value(open).await {
+                backups.watch(stop).await;
             }
         });
     }
@@ -139,10 +140,14 @@ async fn known(
     }
 }
 
-/// Ids of the keys in the server's newest generation.
-fn newest_keys(inventory: &Inventory, server: ServerUuid) -> Option<BTreeSet<String>> {
-    let generations = inventory.keys.iter().filter(|keys| keys.server == server);
-    generations.max_by_key(|keys| keys.generation).map(|keys| keys.key_ids.iter().cloned().collect())
+/// Where the keys are that are backed up: those of files that are captured, unless the archive is not sealed, and whatever
+/// the configuration names.
+fn keys_of(config: &Config, archive: &Archive, files: Option<&ServerFiles>) -> Option<KeyOrigin> {
+    match files {
+        Some(files) if archive.is_encrypted() => Some(KeyOrigin::Files(files.keyrings().clone())),
+        _ if config.keyring.files.is_empty() => None,
+        Some(_) | None => Some(KeyOrigin::Places(config.keyring.places())),
+    }
 }
 
 fn not_all_published() -> Failure {

@@ -5,7 +5,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, blocking_value, interrupted};
-use crate::capture::{check_settings, warnings};
+use crate::capture::{Standing, check_settings, warnings};
+use crate::cli::ArchiveArgs;
 use crate::config::{AckPolicy, CaptureFrom, Config};
 use crate::dump::check_privileges;
 use crate::exit::{Exit, Failure};
@@ -73,8 +74,8 @@ async fn all(context: &Context) -> anyhow::Result<Vec<Check>> {
     let mut checks = vec![Check::of("configuration", Ok(format!("service {}", config.service)))];
     let stored = config.clone();
     checks.push(blocking_value(move || Check::of("archive", archive(&stored))).await?);
-    let files = config.clone();
-    checks.extend(blocking_value(move || disk(&files)).await?);
+    let (files, reader) = (config.clone(), context.clone());
+    checks.extend(blocking_value(move || disk(&files, &reader)).await?);
     match &config.source {
         None if config.capture.source == CaptureFrom::Files => {
             checks.push(Check::of("source", Ok("none in the configuration: this agent takes no dumps".to_owned())));
@@ -93,10 +94,10 @@ fn archive(config: &Config) -> anyhow::Result<String> {
     Ok(format!("{} in {}, {sealed}", archive.repository().id, archive.store().describe()))
 }
 
-/// The source's disk, where binlogs are read from it: whether the newest one opens.
-fn disk(config: &Config) -> Option<Check> {
+/// The source's disk, where binlogs are read from it: whether those open that the archive lacks, and the newest one.
+fn disk(config: &Config, context: &Context) -> Option<Check> {
     let found = |files: ServerFiles| -> anyhow::Result<String> {
-        let history = files.history(&GtidSet::new(), &GtidSet::new(), true)?;
+        let history = files.history(&archived(context), &GtidSet::new(), true)?;
         check_settings(&history.facts, config.capture.allow_positions)?;
         let (count, newest) = (history.binlogs.len(), history.end.binlog);
         Ok(format!("{} in {}, {count} binlogs, the newest {newest}", files.server(), files.datadir().display()))
@@ -106,6 +107,14 @@ fn disk(config: &Config) -> Option<Check> {
         Ok(Some(files)) => Some(Check::of("disk", found(files))),
         Err(error) => Some(Check::of("disk", Err(error.into()))),
     }
+}
+
+/// What the archive has. Why it cannot be read, another check says.
+fn archived(context: &Context) -> GtidSet {
+    let nowhere = ArchiveArgs { store: None, identity: None };
+    let inventory = context.reading(&nowhere).and_then(|reading| reading.inventory());
+    let tip = inventory.ok().and_then(|inventory| Standing::of(&inventory).ok().flatten());
+    tip.map(|(_, tip)| tip.captured).unwrap_or_default()
 }
 
 /// The source: whether it lets us in, is set as capture needs it, and lets us dump.

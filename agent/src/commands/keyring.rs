@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::Context as _;
 use highwater_binlog::ServerUuid;
 use highwater_catalog::{Inventory, KeyGeneration};
-use highwater_keyring::{KeyBundle, Keyring};
+use highwater_keyring::Keyring;
 use serde_json::json;
 
 use super::Context;
 use super::list::show_keys;
-use crate::archive::{Archive, ArchiveError, StoredFacts};
+use crate::archive::{Archive, ArchiveError};
 use crate::cli::{ArchiveArgs, KeyringAction, KeyringArgs};
 use crate::exit::{Exit, Failure};
+use crate::kept::{bundle, newest_first};
 use crate::{fsync, render};
 
 /// Runs it.
@@ -53,11 +53,11 @@ pub(super) fn parse_server(text: &str) -> Result<ServerUuid, Failure> {
     })
 }
 
-/// The bundles to read, oldest first. Keys are never taken back, so all generations together have every key.
-fn wanted(inventory: &Inventory, server: Option<ServerUuid>) -> Result<Vec<KeyGeneration>, Failure> {
+/// The bundles to read, newest first. Keys are never taken back, so all generations together have every key.
+fn wanted(inventory: &Inventory, server: Option<ServerUuid>) -> Result<Vec<&KeyGeneration>, Failure> {
     let servers: BTreeSet<ServerUuid> = inventory.keys.iter().map(|keys| keys.server).collect();
     let fits = |keys: &&KeyGeneration| server.is_none_or(|server| keys.server == server);
-    let generations: Vec<KeyGeneration> = inventory.keys.iter().filter(fits).cloned().collect();
+    let generations = newest_first(inventory.keys.iter().filter(fits));
     if generations.is_empty() {
         let of = server.map(|server| format!(" of server {server}")).unwrap_or_default();
         let known = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -70,15 +70,11 @@ fn wanted(inventory: &Inventory, server: Option<ServerUuid>) -> Result<Vec<KeyGe
     Ok(generations)
 }
 
-fn read(archive: &Archive, generations: &[KeyGeneration]) -> anyhow::Result<Keyring> {
+/// Of two values that a key had, the one of the first bundle.
+fn read(archive: &Archive, generations: &[&KeyGeneration]) -> Result<Keyring, ArchiveError> {
     let mut keyring = Keyring::new();
     for keys in generations {
-        let object = StoredFacts::of_keys(keys).key().to_owned();
-        let plain = archive.read_keys(keys)?;
-        let bundle = KeyBundle::decode(&plain)
-            .map_err(|error| ArchiveError::Damaged { object: object.clone(), what: error.to_string() })
-            .with_context(|| format!("open {object}"))?;
-        keyring.merge(bundle.into_keyring());
+        keyring.merge(bundle(archive, keys)?.into_keyring());
     }
     Ok(keyring)
 }

@@ -1,8 +1,9 @@
 //! `salvage`: what the archive lacks, from a server's disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use binlog_decrypt::KeyArgs;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -10,23 +11,30 @@ use super::list::file_json;
 use super::{Context, blocking_value, interrupted};
 use crate::capture::{Capture, CaptureError, CaptureSource, Discontinuity, SalvageEnd, SalvagePlan, chain};
 use crate::cli::SalvageArgs;
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::kept::{Keeper, Kept, Wanted};
+use crate::kept::{Keeper, Kept, Wanted, bundled_keys};
 use crate::render;
+use crate::seal::Identities;
 use crate::source::ServerFiles;
 
 /// Runs it.
 pub(super) async fn run(context: Context, args: SalvageArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
     let config = context.config()?;
-    let SalvageArgs { datadir, index, keyring, keep_encrypted, dry_run } = args;
+    let SalvageArgs { datadir, index, keys, keep_encrypted, dry_run } = args;
     let shown = datadir.clone();
     let (checking, stopped) = (render::bytes_bar(0, "checking"), stop.clone());
     let surveyed = blocking_value(move || {
-        let files = Arc::new(ServerFiles::open(&datadir, index.as_deref(), keyring)?);
+        let identities = identities(&config, &keys)?;
+        let files = Arc::new(ServerFiles::open(&datadir, index.as_deref(), keys.places(Vec::new()))?);
         // A dry run writes to no copy either.
         let archive = if dry_run { Context::checked(&config)? } else { Context::writing(&config)? };
         let source = CaptureSource::Files { files: Arc::clone(&files), login: None };
         let (capture, inventory) = Capture::open(&config, source, archive.clone())?;
+        if let Some(identities) = identities {
+            let (archive, bundles) = (archive.clone().with_identities(identities), inventory.keys);
+            files.keyrings().and_at_last(move || bundled_keys(&archive, &bundles));
+        }
         let keeper = keep_encrypted.then(|| Keeper::new(archive, capture.index(), files, inventory.files));
         let plan = capture.survey(&stopped, &|read, all| {
             checking.set_length(all);
@@ -53,6 +61,14 @@ pub(super) async fn run(context: Context, args: SalvageArgs, stop: CancellationT
     finish(&plan)?;
     keeping?;
     kept.map_or(Ok(Exit::Done), kept_whole)
+}
+
+/// What opens the archive's key bundles: what is named, or what the configuration names and this machine has.
+fn identities(config: &Config, keys: &KeyArgs) -> anyhow::Result<Option<Identities>> {
+    if !keys.identity.is_empty() {
+        return Ok(Some(Identities::read_files(keys.identity.iter().map(PathBuf::as_path))?));
+    }
+    Ok(config.seal.identity_file.as_deref().and_then(|path| Identities::read_file(path).ok()))
 }
 
 /// Takes what the plan says, unless it is a dry run.
@@ -150,6 +166,16 @@ fn explained(error: anyhow::Error, datadir: &Path) -> anyhow::Error {
 fn finish(plan: &SalvagePlan) -> anyhow::Result<Exit> {
     match &plan.end {
         SalvageEnd::Whole | SalvageEnd::Torn { .. } => Ok(Exit::Done),
+        SalvageEnd::Gap { binlog, what, missing } => {
+            let of = match missing.is_empty() {
+                true => String::new(),
+                false => format!("; missing are {missing}"),
+            };
+            let hint = "everything before that is safe, and nothing behind it was taken: look for the missing binlogs on a \
+                        replica's disk or in copies, and salvage from there first";
+            let error = format!("gap at {binlog}: {}{of}", what.trim_start_matches("gap: "));
+            Err(Failure::new(Exit::Unreachable, error).hint(hint).into())
+        }
         SalvageEnd::Damaged { binlog, what, inside } => {
             let error = format!("{binlog} cannot be read to its end: {what}");
             let hint = match inside {
@@ -233,6 +259,9 @@ fn as_json(plan: &SalvagePlan, outcome: Outcome) -> serde_json::Value {
         SalvageEnd::Torn { binlog, whole, rest } => {
             json!({ "kind": "torn", "binlog": binlog.as_str(), "whole": whole, "rest": rest })
         }
+        SalvageEnd::Gap { binlog, what, missing } => {
+            json!({ "kind": "gap", "binlog": binlog.as_str(), "what": what, "missing": missing.to_string() })
+        }
         SalvageEnd::Damaged { binlog, what, inside } => {
             json!({ "kind": "damaged", "binlog": binlog.as_str(), "what": what, "inside": inside })
         }
@@ -268,6 +297,9 @@ fn as_text(plan: &SalvagePlan, outcome: Outcome) -> String {
         SalvageEnd::Torn { binlog, whole, rest } => text.push_str(&format!(
             "{binlog} ends inside a transaction: its last whole one ends at {whole}, and {rest} bytes behind it are left out\n"
         )),
+        SalvageEnd::Gap { binlog, what, .. } => {
+            text.push_str(&format!("the disk is taken up to {binlog}: {what}\n"));
+        }
         SalvageEnd::Damaged { binlog, what, .. } => text.push_str(&format!("{binlog} is taken up to its damage: {what}\n")),
     }
     let (count, bytes) = (plan.transactions(), render::bytes(plan.bytes()));

@@ -1,19 +1,13 @@
 //! An encrypted binlog on a server's disk, and its password.
 
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
-use binlog_decrypt::{BinlogFile, Exit, Failure, Input, Keys, Opened};
+use binlog_decrypt::{BinlogFile, Input, Opened};
 use highwater_binlog::{BinlogName, EncryptionHeader};
 use highwater_keyring::{FileKey, FileMark};
 
 use super::KeepError;
-
-/// A key that is not there or a header that makes no sense is looked for again: a rotation of the master key writes
-/// keyring and headers in place.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::source::Keyrings;
 
 /// What a file of a server's index is.
 pub(super) enum OnDisk {
@@ -37,22 +31,20 @@ pub(super) struct ClosedFile {
 }
 
 impl OnDisk {
-    /// Opens a file and looks at its beginning: no more is needed to tell whether the key is right. `keys` is asked anew
-    /// for every attempt.
+    /// Opens a file and looks at its beginning: no more is needed to tell whether the key is right.
     ///
     /// # Errors
     /// When it cannot be read, is no binlog, or no key opens it.
-    pub(super) fn open(path: &Path, keys: &KeysOf<'_>) -> Result<Self, KeepError> {
+    pub(super) fn open(path: &Path, keyrings: &Keyrings) -> Result<Self, KeepError> {
         let binlog = binlog_of(path)?;
-        let mut attempt = 1;
-        let (file, opened) = loop {
-            match open_once(path, keys) {
-                Err(failure) if matches!(failure.exit, Exit::Key | Exit::Damaged) && attempt < ATTEMPTS => {}
-                result => break result.map_err(KeepError::Open)?,
-            }
-            sleep(PAUSE);
-            attempt += 1;
-        };
+        let input = Input::File(path.to_owned());
+        let (file, opened) = keyrings
+            .open(|keys| {
+                let file = BinlogFile::open(&input)?;
+                let opened = file.opened(keys)?;
+                Ok((file, opened))
+            })
+            .map_err(KeepError::Open)?;
         let (Some(Opened { password, opening, .. }), Some(header), Some(mark)) =
             (opened, file.header().cloned(), file.mark())
         else {
@@ -72,14 +64,4 @@ impl OnDisk {
 pub(super) fn binlog_of(path: &Path) -> Result<BinlogName, KeepError> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
     name.ok_or_else(|| KeepError::Name { path: path.to_owned() })
-}
-
-/// Where keys come from.
-pub type KeysOf<'a> = dyn Fn() -> Result<Keys, Failure> + 'a;
-
-fn open_once(path: &Path, keys: &KeysOf<'_>) -> Result<(BinlogFile, Option<Opened>), Failure> {
-    let keys = keys()?;
-    let file = BinlogFile::open(&Input::File(path.to_owned()))?;
-    let opened = file.opened(&keys)?;
-    Ok((file, opened))
 }

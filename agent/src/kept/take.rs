@@ -11,13 +11,14 @@ use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
 
 use super::KeepError;
-use super::open::{ClosedFile, KeysOf, OnDisk, binlog_of};
+use super::open::{ClosedFile, OnDisk, binlog_of};
 use super::proof::{BodyFacts, BodyProof};
 use crate::archive::{Archive, ArchiveError, FileDraft, now};
 use crate::capture::Index;
 use crate::exit::Exit;
 use crate::failpoint;
 use crate::seal::Tally;
+use crate::source::Keyrings;
 
 /// How much is read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -32,7 +33,7 @@ pub struct Keeping<'a> {
     /// Whose they are.
     pub server: ServerUuid,
     /// What opens them.
-    pub keys: &'a KeysOf<'a>,
+    pub keys: &'a Keyrings,
     /// What the archive has already.
     pub known: &'a [KeptFile],
     /// Bytes, as they are proven and stored.
@@ -102,12 +103,7 @@ pub struct Wanted {
 ///
 /// # Errors
 /// When `keys` open none at all. A file that cannot be opened for another reason is among those refused.
-pub fn survey(
-    server: ServerUuid,
-    keys: &KeysOf<'_>,
-    paths: &[PathBuf],
-    known: &[KeptFile],
-) -> Result<Wanted, KeepError> {
+pub fn survey(server: ServerUuid, keys: &Keyrings, paths: &[PathBuf], known: &[KeptFile]) -> Result<Wanted, KeepError> {
     let known: BTreeMap<(&BinlogName, FileMark), &KeptFile> =
         known.iter().filter(|file| file.server == server).map(|file| ((&file.binlog, file.mark), file)).collect();
     let mut wanted = Wanted::default();
@@ -216,7 +212,7 @@ fn keep_some(
 
 fn publish_passwords(with: &Keeping<'_>, passwords: Vec<FileKey>) -> Result<KeyGeneration, KeepError> {
     // Beside the passwords, the replication keys as they are now: the kept headers can stay as they are.
-    let keyring = (with.keys)().map_err(KeepError::Open)?.into_keyring();
+    let keyring = with.keys.keys().map_err(KeepError::Open)?.keyring();
     let bundle = KeyBundle::new(&with.server.to_string(), now().0, keyring).map_err(KeepError::Bundle)?;
     let bundle = bundle.with_files(passwords);
     let key_ids = bundle.keyring().key_ids().map(ToString::to_string).collect();

@@ -85,6 +85,12 @@ impl Identities {
         Ok(Self(identities))
     }
 
+    /// Those of several files.
+    pub fn read_files<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Self, SealError> {
+        let read: Result<Vec<Self>, SealError> = paths.into_iter().map(Self::read_file).collect();
+        Ok(Self(read?.into_iter().flat_map(|identities| identities.0).collect()))
+    }
+
     /// The public keys that belong to them.
     #[must_use]
     pub fn recipients(&self) -> Recipients {

@@ -6,23 +6,28 @@
 mod binlog;
 mod error;
 mod history;
+mod keyrings;
 mod stream;
 
 pub use error::FilesError;
 pub use history::FilesHistory;
+pub use keyrings::Keyrings;
 pub use stream::{FileItem, FileStep, FileStream};
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
-use binlog_decrypt::{BinlogFile, Encryption, Exit, Failure, Input, KeyPlaces, Keys, Unlocked, of_index};
-use highwater_binlog::{BinlogName, ServerUuid};
+use binlog_decrypt::{BinlogFile, Encryption, Input, KeyPlaces, Unlocked, of_index};
+use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
 
-/// A key that is not there or does not fit is looked for again: a rotation writes keyring and headers in place.
-const KEY_ATTEMPTS: u32 = 5;
-const KEY_PAUSE: Duration = Duration::from_millis(50);
+/// How often an index is looked for that is not there or is empty: a server that purges puts another one in its place.
+const INDEX_ATTEMPTS: u32 = 5;
+const INDEX_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a server keeps its binlogs and what opens them.
 #[derive(Debug, Clone)]
@@ -30,7 +35,24 @@ pub struct ServerFiles {
     datadir: PathBuf,
     index: PathBuf,
     server: ServerUuid,
-    keys: KeyPlaces,
+    keyrings: Keyrings,
+    /// The index as it was read the last time.
+    seen: Arc<Mutex<Option<SeenIndex>>>,
+}
+
+/// An index that was read, and what its file was then.
+#[derive(Debug)]
+struct SeenIndex {
+    file: IndexFile,
+    binlogs: Arc<[Indexed]>,
+}
+
+/// What tells one state of an index from another: a server appends to it, or puts another file in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct IndexFile {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
 }
 
 /// A binlog that the index names.
@@ -41,19 +63,21 @@ pub(super) struct Indexed {
 }
 
 impl ServerFiles {
-    /// Of the server whose data is in `datadir`. Its keyring is found through its configuration there; `keyrings` are
-    /// further ones. Without an `index` the one in the data folder counts.
+    /// Of the server whose data is in `datadir`. Its keyring is found through its configuration there; `keys` are further
+    /// places. Without an `index` the one in the data folder counts.
     ///
     /// # Errors
     /// When the folder is no server's, or has no index of binlogs.
-    pub fn open(datadir: &Path, index: Option<&Path>, keyrings: Vec<PathBuf>) -> Result<Self, FilesError> {
+    pub fn open(datadir: &Path, index: Option<&Path>, keys: KeyPlaces) -> Result<Self, FilesError> {
         let server = server_uuid(&datadir.join("auto.cnf"))?;
         let index = match index {
             Some(index) => index.to_owned(),
-            None => find_index(datadir)?,
+            None => while_away(|| find_index(datadir), |error| matches!(error, FilesError::NoIndex { .. }))?,
         };
-        let keys = KeyPlaces { keyrings, datadirs: vec![datadir.to_owned()], ..KeyPlaces::default() };
-        let files = Self { datadir: datadir.to_owned(), index, server, keys };
+        let mut places = keys;
+        places.datadirs.push(datadir.to_owned());
+        let files =
+            Self { datadir: datadir.to_owned(), index, server, keyrings: Keyrings::new(places), seen: Arc::default() };
         files.binlogs()?;
         Ok(files)
     }
@@ -75,15 +99,13 @@ impl ServerFiles {
     /// # Errors
     /// When the index cannot be read.
     pub fn paths(&self) -> Result<Vec<PathBuf>, FilesError> {
-        Ok(self.binlogs()?.into_iter().map(|binlog| binlog.path).collect())
+        Ok(self.binlogs()?.iter().map(|binlog| binlog.path.clone()).collect())
     }
 
-    /// What its keyrings have now.
-    ///
-    /// # Errors
-    /// When a keyring that was named cannot be used.
-    pub fn keys(&self) -> Result<Keys, Failure> {
-        Keys::collect(&self.keys)
+    /// What opens them.
+    #[must_use]
+    pub fn keyrings(&self) -> &Keyrings {
+        &self.keyrings
     }
 
     /// Bytes on the disk of a binlog and all after it.
@@ -97,8 +119,20 @@ impl ServerFiles {
     }
 
     /// The binlogs, oldest first.
-    pub(super) fn binlogs(&self) -> Result<Vec<Indexed>, FilesError> {
-        let paths = of_index(&self.index).map_err(FilesError::Open)?;
+    pub(super) fn binlogs(&self) -> Result<Arc<[Indexed]>, FilesError> {
+        // What changes after this is found by the next look.
+        let file = IndexFile::of(&self.index);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = seen.as_ref().filter(|known| Some(known.file) == file) {
+            return Ok(Arc::clone(&known.binlogs));
+        }
+        let binlogs: Arc<[Indexed]> = self.read_index()?.into();
+        *seen = file.map(|file| SeenIndex { file, binlogs: Arc::clone(&binlogs) });
+        Ok(binlogs)
+    }
+
+    fn read_index(&self) -> Result<Vec<Indexed>, FilesError> {
+        let paths = while_away(|| of_index(&self.index), |_| is_away(&self.index)).map_err(FilesError::Open)?;
         let named = |path: PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
             match name {
@@ -109,19 +143,45 @@ impl ServerFiles {
         paths.into_iter().map(named).collect()
     }
 
+    /// What the server had executed before the first binlog after `binlog` that is there; absent if none is.
+    ///
+    /// # Errors
+    /// When that one cannot be opened.
+    pub(crate) fn executed_after(&self, binlog: &BinlogName) -> Result<Option<GtidSet>, FilesError> {
+        let binlogs = self.binlogs()?;
+        for indexed in binlogs.iter().skip_while(|indexed| indexed.name != *binlog).skip(1) {
+            match self.executed_before(indexed) {
+                Err(FilesError::Absent { .. }) => {}
+                found => return found,
+            }
+        }
+        Ok(None)
+    }
+
+    /// An index of the data folder that was written after the one that is read.
+    pub(super) fn newer_index(&self) -> Option<FilesError> {
+        let written = |path: &Path| fs::metadata(path).and_then(|facts| facts.modified()).ok();
+        let ours = written(&self.index)?;
+        let is_ours = |path: &Path| path.file_name() == self.index.file_name();
+        let others = indexes(&self.datadir).ok()?;
+        let other = others.into_iter().find(|path| !is_ours(path) && written(path).is_some_and(|at| at > ours))?;
+        Some(FilesError::OtherIndex { index: self.index.clone(), other })
+    }
+
+    /// A binlog that is in the index and not on the disk; or the server has just purged it.
+    fn not_there(&self, binlog: &Indexed) -> FilesError {
+        let name = binlog.name.clone();
+        match self.binlogs() {
+            Ok(binlogs) if binlogs.contains(binlog) => FilesError::Absent { binlog: name },
+            Ok(_) => FilesError::Changed { binlog: name },
+            Err(error) => error,
+        }
+    }
+
     /// Opens a binlog: its key is found and proven.
     fn unlock(&self, binlog: &Indexed) -> Result<Unlocked, FilesError> {
-        let mut attempt = 1;
-        let unlocked = loop {
-            let keys = self.keys().map_err(FilesError::Open)?;
-            let file = BinlogFile::open(&Input::File(binlog.path.clone())).map_err(FilesError::Open)?;
-            match file.unlock(&keys) {
-                Err(failure) if failure.exit == Exit::Key && attempt < KEY_ATTEMPTS => {}
-                result => break result.map_err(FilesError::Open)?,
-            }
-            sleep(KEY_PAUSE);
-            attempt += 1;
-        };
+        let input = Input::File(binlog.path.clone());
+        let unlocked = self.keyrings.open(|keys| BinlogFile::open(&input)?.unlock(keys)).map_err(FilesError::Open)?;
         let version = &unlocked.opening.description.server_version;
         let foreign = matches!(unlocked.encryption, Encryption::Events(_) | Encryption::NoEvents);
         if foreign || version.contains("MariaDB") {
@@ -144,8 +204,34 @@ fn server_uuid(path: &Path) -> Result<ServerUuid, FilesError> {
     value.and_then(|value| value.parse().ok()).ok_or_else(|| FilesError::NoUuid { path: path.to_owned() })
 }
 
-/// The only index of binlogs in a data folder.
-fn find_index(datadir: &Path) -> Result<PathBuf, FilesError> {
+impl IndexFile {
+    fn of(index: &Path) -> Option<Self> {
+        let facts = fs::metadata(index).ok()?;
+        Some(Self { inode: facts.ino(), size: facts.len(), changed: (facts.mtime(), facts.mtime_nsec()) })
+    }
+}
+
+/// Looks for an index, several times if it may only be away for the moment.
+fn while_away<T, E>(look: impl Fn() -> Result<T, E>, is_away: impl Fn(&E) -> bool) -> Result<T, E> {
+    let mut attempt = 1;
+    loop {
+        match look() {
+            Err(error) if attempt < INDEX_ATTEMPTS && is_away(&error) => {}
+            found => return found,
+        }
+        sleep(INDEX_PAUSE);
+        attempt += 1;
+    }
+}
+
+/// Whether a server may be about to put an index in this place (`MYSQL_BIN_LOG::move_crash_safe_index_file_to_index_file` in
+/// `sql/binlog.cc` removes the old one first).
+fn is_away(index: &Path) -> bool {
+    fs::metadata(index).map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |facts| facts.len() == 0)
+}
+
+/// What may be indexes of a server's binlogs in its data folder.
+fn indexes(datadir: &Path) -> Result<Vec<PathBuf>, FilesError> {
     let failed = |source| FilesError::Read { path: datadir.to_owned(), source };
     let mut found = Vec::new();
     for entry in fs::read_dir(datadir).map_err(failed)? {
@@ -155,6 +241,12 @@ fn find_index(datadir: &Path) -> Result<PathBuf, FilesError> {
             found.push(path);
         }
     }
+    Ok(found)
+}
+
+/// The only index of binlogs in a data folder.
+fn find_index(datadir: &Path) -> Result<PathBuf, FilesError> {
+    let mut found = indexes(datadir)?;
     match (found.pop(), found.is_empty()) {
         (Some(index), true) => Ok(index),
         (None, _) => Err(FilesError::NoIndex { datadir: datadir.to_owned() }),
@@ -170,22 +262,25 @@ mod tests {
     fn a_data_folder_says_which_server_it_is_and_where_its_binlogs_are() {
         let folder = tempfile::tempdir().unwrap();
         let datadir = folder.path();
-        assert!(matches!(ServerFiles::open(datadir, None, vec![]), Err(FilesError::Read { .. })));
+        assert!(matches!(ServerFiles::open(datadir, None, KeyPlaces::default()), Err(FilesError::Read { .. })));
         fs::write(datadir.join("auto.cnf"), "[auto]\n").unwrap();
-        assert!(matches!(ServerFiles::open(datadir, None, vec![]), Err(FilesError::NoUuid { .. })));
+        assert!(matches!(ServerFiles::open(datadir, None, KeyPlaces::default()), Err(FilesError::NoUuid { .. })));
         fs::write(datadir.join("auto.cnf"), "[auto]\nserver-uuid=3e11fa47-71ca-11e1-9e33-c80aa9429562\n").unwrap();
-        assert!(matches!(ServerFiles::open(datadir, None, vec![]), Err(FilesError::NoIndex { .. })));
+        assert!(matches!(ServerFiles::open(datadir, None, KeyPlaces::default()), Err(FilesError::NoIndex { .. })));
         fs::write(datadir.join("db1-relay-bin.index"), "./db1-relay-bin.000001\n").unwrap();
         fs::write(datadir.join("binlog.index"), "./binlog.000007\n").unwrap();
-        let files = ServerFiles::open(datadir, None, vec![]).unwrap();
+        let files = ServerFiles::open(datadir, None, KeyPlaces::default()).unwrap();
         assert_eq!(files.server().to_string(), "3e11fa47-71ca-11e1-9e33-c80aa9429562");
         assert_eq!(files.binlogs().unwrap()[0].name.as_str(), "binlog.000007");
         fs::write(datadir.join("old.index"), "./old.000001\n").unwrap();
-        assert!(matches!(ServerFiles::open(datadir, None, vec![]), Err(FilesError::SeveralIndexes { .. })));
+        assert!(matches!(
+            ServerFiles::open(datadir, None, KeyPlaces::default()),
+            Err(FilesError::SeveralIndexes { .. })
+        ));
         let index = datadir.join("old.index");
-        let files = ServerFiles::open(datadir, Some(&index), vec![]).unwrap();
+        let files = ServerFiles::open(datadir, Some(&index), KeyPlaces::default()).unwrap();
         assert_eq!(files.binlogs().unwrap()[0].name.as_str(), "old.000001");
         fs::write(&index, "./..\n").unwrap();
-        assert!(ServerFiles::open(datadir, Some(&index), vec![]).is_err());
+        assert!(ServerFiles::open(datadir, Some(&index), KeyPlaces::default()).is_err());
     }
 }

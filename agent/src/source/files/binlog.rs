@@ -32,9 +32,9 @@ pub(super) struct OpenBinlog {
 
 impl OpenBinlog {
     pub(super) fn open(files: &ServerFiles, binlog: &Indexed) -> Result<Self, FilesError> {
-        let before = Self::stat(binlog)?;
+        let before = Self::stat(files, binlog)?;
         let Unlocked { stream, opening, encryption, .. } = files.unlock(binlog)?;
-        if Self::stat(binlog)? != before {
+        if Self::stat(files, binlog)? != before {
             return Err(FilesError::Changed { binlog: binlog.name.clone() });
         }
         let header = match encryption {
@@ -86,9 +86,11 @@ impl OpenBinlog {
         self.read.saturating_sub(self.framer.offset())
     }
 
-    fn stat(binlog: &Indexed) -> Result<(u64, u64), FilesError> {
-        let failed = |source| FilesError::Read { path: binlog.path.clone(), source };
-        let facts = fs::metadata(&binlog.path).map_err(failed)?;
-        Ok((facts.dev(), facts.ino()))
+    fn stat(files: &ServerFiles, binlog: &Indexed) -> Result<(u64, u64), FilesError> {
+        match fs::metadata(&binlog.path) {
+            Ok(facts) => Ok((facts.dev(), facts.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(files.not_there(binlog)),
+            Err(source) => Err(FilesError::Read { path: binlog.path.clone(), source }),
+        }
     }
 }

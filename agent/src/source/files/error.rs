@@ -85,6 +85,20 @@ pub enum FilesError {
         /// Where the event begins.
         offset: u64,
     },
+    /// The server was started with another `log_bin`.
+    #[error("{index} is not written any more: the server goes on in {other}")]
+    OtherIndex {
+        /// The index that is read.
+        index: PathBuf,
+        /// The one that is written.
+        other: PathBuf,
+    },
+    /// A binlog of the index is not on the disk.
+    #[error("gap: {binlog} is in the index and not on the disk")]
+    Absent {
+        /// The binlog.
+        binlog: BinlogName,
+    },
     /// The files are others than they were: the server was restarted, reset or purged them.
     #[error("{binlog} is not the file any more that was read: the server was restarted or reset, or has purged it")]
     Changed {
@@ -98,7 +112,7 @@ impl FilesError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Changed { .. } | Self::Read { .. } => Retry::Soon,
+            Self::Changed { .. } | Self::Absent { .. } | Self::OtherIndex { .. } | Self::Read { .. } => Retry::Soon,
             Self::Damaged { .. } | Self::Disordered { .. } | Self::Torn { .. } => Retry::Soon,
             // A disk that is not mounted comes back, and so does a keyring.
             Self::Open(_) => Retry::Soon,
@@ -125,11 +139,13 @@ impl FilesError {
             },
             Self::Damaged { .. } | Self::Disordered { .. } | Self::Torn { .. } => Exit::Damaged,
             Self::NoIndex { .. } | Self::SeveralIndexes { .. } => Exit::Usage,
+            Self::Absent { .. } => Exit::Unreachable,
             Self::Read { .. }
             | Self::NoUuid { .. }
             | Self::Name { .. }
             | Self::NotMySql { .. }
             | Self::RelayLog { .. }
+            | Self::OtherIndex { .. }
             | Self::Changed { .. } => Exit::Failed,
         }
     }
@@ -155,6 +171,10 @@ impl FilesError {
                 Self::RelayLog { .. } => "give the index of the server's own binlogs",
                 Self::Damaged { .. } | Self::Disordered { .. } | Self::Torn { .. } => {
                     "look for another copy of the file; `binlog-decrypt --verify` tells what is whole in it"
+                }
+                Self::OtherIndex { .. } => "name the other one in capture.binlog_index, and start the agent again",
+                Self::Absent { .. } => {
+                    "look for the missing binlog on a replica's disk or in copies, and bring it back to its place"
                 }
                 Self::Changed { .. } => "run it again: it goes on where the archive ends",
             }

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use highwater_binlog::{
     BinlogName, BinlogPosition, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EventType, FIRST_EVENT_OFFSET, FrameError,
-    GtidSet, Interval, Progress, TransactionError, TransactionTracker, previous_gtids,
+    GtidEvent, GtidSet, Interval, Progress, TransactionError, TransactionTracker, previous_gtids,
 };
 
 use super::binlog::OpenBinlog;
@@ -31,6 +31,7 @@ pub struct FilesHistory {
 #[derive(Debug, Clone)]
 enum Broken {
     Opening(binlog_decrypt::Failure),
+    Absent,
     Event(FrameError),
     Order(TransactionError),
 }
@@ -48,6 +49,7 @@ impl FilesHistory {
         let (binlog, broken) = self.broken.clone()?;
         Some(match broken {
             Broken::Opening(failure) => FilesError::Open(failure),
+            Broken::Absent => FilesError::Absent { binlog },
             Broken::Event(source) => FilesError::Damaged { binlog, source },
             Broken::Order(source) => FilesError::Disordered { binlog, source },
         })
@@ -92,12 +94,19 @@ impl ServerFiles {
                 break;
             }
             let torn = || FilesError::Torn { binlog: indexed.name.clone(), offset: FIRST_EVENT_OFFSET };
-            before.push((indexed.name.clone(), self.scan(indexed, true)?.before.ok_or_else(torn)?));
+            match self.executed_before(indexed) {
+                Ok(executed) => before.push((indexed.name.clone(), executed.ok_or_else(torn)?)),
+                // Whoever reads up to it says what is missing.
+                Err(FilesError::Absent { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         let purged = before.last().map(|(_, before)| before.clone()).unwrap_or_default();
         let executed = executed_before.union(&scanned.gtids);
         let executed = executed.union(&older(starting, &executed));
-        let gtid_mode = if scanned.numbered.unwrap_or(numbered) { GtidMode::On } else { GtidMode::Off };
+        let older = || binlogs.iter().rev().skip_while(|indexed| indexed.name != newest.name).skip(1);
+        let found = scanned.numbered.or_else(|| older().find_map(|indexed| self.is_numbered(indexed)));
+        let gtid_mode = if found.unwrap_or(numbered) { GtidMode::On } else { GtidMode::Off };
         let mut facts = ServerFacts::unknown();
         facts.uuid = self.server;
         facts.version = scanned.version.parse().unwrap_or(ServerVersion::OLDEST);
@@ -119,12 +128,33 @@ impl ServerFiles {
             (Err(FilesError::Open(failure)), Some(previous)) if failure.exit == binlog_decrypt::Exit::Damaged => {
                 (previous, self.scan(previous, false)?, Some(Broken::Opening(failure)))
             }
+            (Err(FilesError::Absent { .. }), Some(previous)) => {
+                (previous, self.scan(previous, false)?, Some(Broken::Absent))
+            }
             (Ok(scanned), Some(previous)) => (previous, self.scan(previous, false)?, scanned.broken),
             (scanned, _) => (last, scanned?, None),
         };
         let of_last = broken.map(|broken| (last.name.clone(), broken));
         let broken = of_last.or_else(|| scanned.broken.take().map(|broken| (binlog.name.clone(), broken)));
         Ok(Newest { binlog, scanned, broken })
+    }
+
+    /// What the server had executed before a binlog; absent if it breaks off before it says so.
+    pub(super) fn executed_before(&self, binlog: &Indexed) -> Result<Option<GtidSet>, FilesError> {
+        Ok(self.scan(binlog, true)?.before)
+    }
+
+    /// Whether the first transaction of a binlog has a GTID; absent if it has no transaction, or cannot be read.
+    fn is_numbered(&self, binlog: &Indexed) -> Option<bool> {
+        let mut open = OpenBinlog::open(self, binlog).ok()?;
+        while open.fill().ok()? {
+            while let Some((_, event)) = open.framer.next().ok()? {
+                if GtidEvent::is_one(&event) {
+                    return Some(GtidEvent::read(&event).ok()?.gtid.is_some());
+                }
+            }
+        }
+        None
     }
 
     /// Reads a binlog, or only what is in front of its transactions. One that breaks off counts as far as it goes.

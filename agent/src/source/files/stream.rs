@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use highwater_binlog::{
     BinlogName, BinlogPosition, EventType, GtidEvent, GtidSet, Progress, RawEvent, TransactionTracker,
@@ -16,6 +17,9 @@ const FLAGS_AT: usize = 17;
 /// `LOG_EVENT_BINLOG_IN_USE_F`, in the first byte of the flags. A server clears it when it closes the file, and in what it
 /// sends.
 const FLAG_IN_USE: u8 = 0x1;
+
+/// How often another index is looked for behind a binlog that is closed and has no follower.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What comes next in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,9 @@ pub struct FileStream {
     /// Offset after the last whole transaction of the current binlog.
     whole: u64,
     read: Arc<AtomicU64>,
+    /// Whether the last event closed its binlog, and when it was looked for another index since.
+    is_closed: bool,
+    looked: Instant,
 }
 
 impl FileStream {
@@ -78,6 +85,8 @@ impl FileStream {
             skipping: false,
             whole: 0,
             read: Arc::default(),
+            is_closed: false,
+            looked: Instant::now(),
         }
     }
 
@@ -114,7 +123,10 @@ impl FileStream {
             Some(at) => {
                 // Whatever was written since the last look is read before it is left.
                 self.following = binlogs.get(at + 1).map(|indexed| indexed.name.clone());
-                Ok(if self.following.is_some() { FileStep::More } else { FileStep::Idle })
+                match self.following {
+                    Some(_) => Ok(FileStep::More),
+                    None => self.require_index().map(|()| FileStep::Idle),
+                }
             }
         }
     }
@@ -137,9 +149,18 @@ impl FileStream {
         (self.whole, read.saturating_sub(self.whole))
     }
 
+    /// Behind a binlog that its server closed another one follows, unless the server is stopped, or has another index now.
+    fn require_index(&mut self) -> Result<(), FilesError> {
+        if !self.is_closed || self.looked.elapsed() < LOOK_INTERVAL {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        self.files.newer_index().map_or(Ok(()), Err)
+    }
+
     fn open_next(&mut self, sink: &mut dyn FnMut(FileItem<'_>)) -> Result<(), FilesError> {
         let Some(name) = self.next.clone() else { return Ok(()) };
-        let found = self.files.binlogs()?.into_iter().find(|indexed| indexed.name == name);
+        let found = self.files.binlogs()?.iter().find(|indexed| indexed.name == name).cloned();
         let indexed: Indexed = found.ok_or(FilesError::Changed { binlog: name.clone() })?;
         self.current = Some(OpenBinlog::open(&self.files, &indexed)?);
         self.next = None;
@@ -155,6 +176,7 @@ impl FileStream {
             match binlog.framer.next() {
                 Ok(Some((offset, event))) => {
                     self.read.fetch_add(event.byte_count(), Ordering::Relaxed);
+                    self.is_closed = matches!(event.event_type(), EventType::STOP | EventType::ROTATE);
                     if self.is_wanted(&binlog.name, offset, &event) {
                         give(offset, &event, sink);
                     }

@@ -172,7 +172,9 @@ impl FilesError {
                 Self::Damaged { .. } | Self::Disordered { .. } | Self::Torn { .. } => {
                     "look for another copy of the file; `binlog-decrypt --verify` tells what is whole in it"
                 }
-                Self::OtherIndex { .. } => "name the other one in capture.binlog_index, and start the agent again",
+                Self::OtherIndex { .. } => {
+                    "name the other one in capture.binlog_index, and start the agent again: a new timeline begins there"
+                }
                 Self::Absent { .. } => {
                     "look for the missing binlog on a replica's disk or in copies, and bring it back to its place"
                 }

@@ -23,6 +23,7 @@ mod spool;
 mod standing;
 mod tip;
 mod watched;
+mod witness;
 mod writer;
 
 pub(crate) use backoff::Backoff;
@@ -38,6 +39,7 @@ pub use salvage::{SalvageEnd, SalvagePlan, SalvagedBinlog};
 pub use standing::{BrokenTimeline, Standing};
 pub use tip::{Piece, PieceBytes, Tip};
 pub use watched::{SettingChange, WatchedSource};
+pub use witness::Witness;
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -72,6 +74,19 @@ pub struct Running {
     pub host: usize,
 }
 
+/// Where capture is in the history of the source.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// Tells connections apart: without a break between, it is the same.
+    pub connection: u64,
+    /// The source's `server_uuid`.
+    pub server: ServerUuid,
+    /// Which of the logins leads to the source; without any, 0.
+    pub host: usize,
+    /// What was captured up to now.
+    pub witness: Witness,
+}
+
 /// What is captured.
 #[derive(Debug)]
 pub enum CaptureSource {
@@ -103,6 +118,7 @@ pub struct Capture {
     stage: Stage,
     reporter: Reporter,
     running: watch::Sender<Option<Running>>,
+    followed: watch::Sender<Option<Followed>>,
     /// Held as long as this lives: one agent per folder.
     _lock: File,
 }
@@ -150,7 +166,8 @@ impl Capture {
             CaptureSource::Files { files, login } => (vec![Place::Files(files)], login),
         };
         let source = places.first().map(Place::to_string).unwrap_or_default();
-        let mut reporter = Reporter::new(state_dir, source, ack);
+        let breaks = inventory.timelines.iter().filter(|timeline| timeline.parent.is_some()).count();
+        let mut reporter = Reporter::new(state_dir, source, ack, u64::try_from(breaks).unwrap_or(u64::MAX));
         let set_aside;
         let stage = match Standing::of(&inventory)? {
             None => {
@@ -191,6 +208,7 @@ impl Capture {
             stage,
             reporter,
             running,
+            followed: watch::Sender::new(None),
             _lock: lock,
         };
         Ok((capture, inventory))
@@ -209,6 +227,12 @@ impl Capture {
             Place::Files(files) => Some(Arc::clone(files)),
             Place::Server(_) => None,
         })
+    }
+
+    /// Tells how far capture is while it is connected.
+    #[must_use]
+    pub fn followed(&self) -> watch::Receiver<Option<Followed>> {
+        self.followed.subscribe()
     }
 
     /// Tells when the source and the timeline are known.

@@ -39,10 +39,23 @@ pub const CRASH_POINTS: &[&str] = &[
     "spool.delete.after",
 ];
 
+/// The same inside a full dump, in order.
+pub const DUMP_CRASH_POINTS: &[&str] = &[
+    "dump.lock.before",
+    // Under the short lock.
+    "dump.snapshot",
+    "dump.lock.after",
+    "dump.unlock",
+    "dump.schema",
+    "dump.table.mid",
+    "dump.manifest.before",
+    "dump.manifest.after",
+];
+
 /// Ends the process by SIGKILL when the failpoint of this name returns.
 #[cfg(feature = "failpoints")]
 pub fn crash(name: &str) {
-    debug_assert!(CRASH_POINTS.contains(&name), "{name} is not listed");
+    debug_assert!(CRASH_POINTS.contains(&name) || DUMP_CRASH_POINTS.contains(&name), "{name} is not listed");
     fail::fail_point!(name, |_| {
         // What remains is what the disk and the peers have.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

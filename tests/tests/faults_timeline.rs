@@ -29,6 +29,12 @@ fn require_new_timeline(site: &mut Protected, before: &State, last_gtid: &str) -
     })?;
     site.source.sql("INSERT INTO d.t VALUES (100, 'after the break')")?;
     site.catch_up()?;
+    let (ended, status) = site.status()?;
+    ensure!(ended.code == Some(0) && status["breaks"].as_array().is_some_and(|all| all.len() == 1), "{ended:?}");
+    ensure!(status["breaks"][0]["timeline"] == 2 && status["breaks"][0]["has_dump"] == true, "{status}");
+    ensure!(ended_unprotected(site)?, "status did not end with code 5 before the dump");
+    let metrics = std::fs::read_to_string(site.highwater.state().join("metrics.prom"))?;
+    ensure!(metrics.contains("\nhighwater_timeline_breaks 1\n"), "{metrics}");
     let said = site.agent.stderr();
     ensure!(said.contains("ERROR") || said.contains("WARN"), "the log does not tell: {said}");
     let archived = site.settle()?;
@@ -43,6 +49,16 @@ fn require_new_timeline(site: &mut Protected, before: &State, last_gtid: &str) -
         .success()
         .context("the old timeline")?;
     before.require_equal(&State::read_blocking(&target)?).context("the old timeline")
+}
+
+/// Without the new timeline's dump, `status` says so and ends with code 5.
+fn ended_unprotected(site: &Protected) -> Result<bool> {
+    let copy = site.highwater.copy()?;
+    for dump in Archived::read(&copy)?.inventory.dumps.iter().filter(|dump| dump.timeline.0 == 2) {
+        std::fs::remove_dir_all(copy.store().join("dumps").join(dump.id.to_string()))?;
+    }
+    let status = copy.run(&["status", "--json"])?;
+    Ok(status.code == Some(5) && status.text().contains("\"has_dump\": false"))
 }
 
 #[test]

@@ -198,6 +198,9 @@ pub fn check_settings(facts: &ServerFacts, allow_positions: bool) -> Result<(), 
     Ok(())
 }
 
+/// A source that keeps its binlogs for less time leaves nobody the time to mend anything.
+const KEPT_SECONDS_MIN: u64 = 86_400;
+
 /// What is not ideal and no reason to stop: one sentence each.
 #[must_use]
 pub fn warnings(facts: &ServerFacts) -> Vec<String> {
@@ -211,7 +214,8 @@ pub fn warnings(facts: &ServerFacts) -> Vec<String> {
     if facts.sync_binlog != 1 || facts.innodb_flush_log_at_trx_commit != 1 {
         warnings.push(format!(
             "sync_binlog is {} and innodb_flush_log_at_trx_commit {}: a crash of the source can lose transactions that \
-             are in the archive, which forks its history; set both to 1",
+             are in the archive, which forks its history; SET PERSIST sync_binlog = 1; SET PERSIST \
+             innodb_flush_log_at_trx_commit = 1",
             facts.sync_binlog, facts.innodb_flush_log_at_trx_commit
         ));
     }
@@ -220,9 +224,32 @@ pub fn warnings(facts: &ServerFacts) -> Vec<String> {
             "binlog_checksum is NONE: damage on the way is not noticed; SET PERSIST binlog_checksum = CRC32".to_owned(),
         );
     }
+    if !facts.binlog_row_image.eq_ignore_ascii_case("FULL") {
+        warnings.push(format!(
+            "binlog_row_image is {}: binlogs lack columns of the rows before a change, which nobody can look up or turn \
+             back then; SET PERSIST binlog_row_image = FULL",
+            facts.binlog_row_image
+        ));
+    }
+    if !facts.binlog_encryption {
+        warnings.push(
+            "binlog_encryption is OFF: whoever reads the source's disk reads every change; SET PERSIST binlog_encryption = \
+             ON, which needs a keyring"
+                .to_owned(),
+        );
+    }
+    let keep = facts.binlog_expire_logs_seconds;
+    if facts.binlog_expire_logs_auto_purge && (1..KEPT_SECONDS_MIN).contains(&keep) {
+        warnings.push(format!(
+            "binlog_expire_logs_seconds is {keep}: an agent that is away for longer finds a gap; SET PERSIST \
+             binlog_expire_logs_seconds = 259200"
+        ));
+    }
     if facts.read_only && !facts.log_replica_updates {
         warnings.push(
-            "the source is a replica without log_replica_updates: its binlog lacks what it replicates".to_owned(),
+            "the source is a replica without log_replica_updates: its binlog lacks what it replicates; SET PERSIST_ONLY \
+             log_replica_updates = ON; RESTART"
+                .to_owned(),
         );
     }
     warnings

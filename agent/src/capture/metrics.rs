@@ -35,6 +35,7 @@ pub(super) fn text(report: &AgentReport) -> String {
     gauge("capture_pending_bytes", "Bytes received and in no segment of the store yet.", count(report.pending_bytes));
     gauge("capture_spool_bytes", "Bytes of the spool on the disk.", count(report.spool_bytes));
     gauge("capture_timeline", "The timeline that segments go to.", report.timeline.map(f64::from));
+    gauge("timeline_breaks", "Timelines that began with a gap or a fork.", count(report.breaks));
     let event = report.last_event.map(f64::from);
     gauge("capture_last_event_timestamp_seconds", "Time of the last event, by the source's clock.", event);
     let segment = report.last_segment_us.map(seconds);

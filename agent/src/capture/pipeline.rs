@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::Followed;
 use super::acks::{Acks, WantedAck};
 use super::error::CaptureError;
 use super::follower::{Cut, Effect, Follower, StreamError};
@@ -79,6 +80,7 @@ pub(super) struct Pipeline<'a> {
     reporter: &'a mut Reporter,
     acks: Acks,
     looks: watch::Receiver<Option<Look>>,
+    followed: &'a watch::Sender<Option<Followed>>,
     /// The end of the stream, received behind events that come first.
     end: Option<Result<(), CaptureError>>,
     /// What is on the disk and not cut yet.
@@ -99,10 +101,23 @@ impl<'a> Pipeline<'a> {
         reporter: &'a mut Reporter,
         acks: Acks,
         looks: watch::Receiver<Option<Look>>,
+        followed: &'a watch::Sender<Option<Followed>>,
     ) -> Self {
         let cut = plant.progress.received();
         let epoch = Instant::now();
-        Self { follower, plant, reporter, acks, looks, end: None, durable: None, cut, spool_failed: false, epoch }
+        Self {
+            follower,
+            plant,
+            reporter,
+            acks,
+            looks,
+            followed,
+            end: None,
+            durable: None,
+            cut,
+            spool_failed: false,
+            epoch,
+        }
     }
 
     /// Whether the source has sent anything of a binlog.
@@ -329,6 +344,9 @@ impl<'a> Pipeline<'a> {
         if !self.reporter.is_due(state) {
             return;
         }
+        let tip = self.plant.publisher.tip();
+        self.followed
+            .send_if_modified(|followed| followed.as_mut().is_some_and(|followed| followed.witness.learn(tip)));
         let position = self.follower.position().map(|(binlog, offset)| format!("{binlog}:{offset}"));
         let last_event = self.follower.last_event_second();
         // What is on the disk and in no segment yet counts too.
@@ -351,7 +369,9 @@ impl<'a> Pipeline<'a> {
         if !self.looks.has_changed().unwrap_or(false) {
             return;
         }
-        let Some(look) = self.looks.borrow_and_update().clone() else { return };
+        let Some(look) = self.looks.borrow_and_update().clone() else {
+            return self.reporter.update(AgentReport::lose_sight);
+        };
         let (at, last_event) = (self.follower.position().map(|(binlog, _)| binlog), self.follower.last_event_second());
         let (acknowledges, server) = (self.acks.are_given(), self.follower.server());
         self.reporter.update(|report| {

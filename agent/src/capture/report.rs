@@ -1,17 +1,21 @@
 //! What the agent is doing, in a file that other programs read: `agent.json` in the state folder.
 
-use std::path::{Path, PathBuf};
+mod files;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::metrics;
+use self::files::ReportFiles;
 use super::watched::WatchedSource;
 use crate::config::AckPolicy;
-use crate::fsync;
 
 /// The file is written at most this often while only numbers change.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A live agent writes it at least this often, even if nothing changes.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What the agent does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,8 @@ pub struct AgentReport {
     pub pid: u32,
     /// When this was written, microseconds since 1970.
     pub updated_us: u64,
+    /// Since when it has been on the way to the source, if it is, microseconds since 1970.
+    pub connecting_since_us: Option<u64>,
     /// Where the source is.
     pub source: String,
     /// The source's `server_uuid`, once known.
@@ -70,6 +76,9 @@ pub struct AgentReport {
     pub synchronous: Option<bool>,
     /// The source as it was last looked at, once it was.
     pub watched: Option<WatchedSource>,
+    /// Timelines that began because the source did not continue the one before.
+    #[serde(default)]
+    pub breaks: u64,
     /// When the last segment was published, microseconds since 1970.
     pub last_segment_us: Option<u64>,
     /// Bytes received and not in the archive yet.
@@ -95,20 +104,14 @@ impl AgentReport {
     }
 }
 
-/// Writes the report when it has something new to say.
-#[derive(Debug)]
-pub(super) struct Reporter {
-    path: PathBuf,
-    report: AgentReport,
-    written: Option<(Instant, AgentReport)>,
-}
-
-impl Reporter {
-    pub(super) fn new(state_dir: &Path, source: String, ack: AckPolicy) -> Self {
-        let report = AgentReport {
+impl AgentReport {
+    /// Of an agent that begins.
+    pub(crate) fn new(source: String, ack: AckPolicy) -> Self {
+        Self {
             state: AgentState::Connecting,
             pid: std::process::id(),
             updated_us: 0,
+            connecting_since_us: None,
             source,
             server_uuid: None,
             server_version: None,
@@ -122,13 +125,40 @@ impl Reporter {
             ack,
             semi_sync: None,
             synchronous: None,
-            // Known from the last run: what changed meanwhile is told.
-            watched: AgentReport::read(state_dir).ok().flatten().and_then(|report| report.watched),
+            watched: None,
+            breaks: 0,
             last_segment_us: None,
             pending_bytes: 0,
             last_error: None,
-        };
-        Self { path: state_dir.join(AgentReport::FILE_NAME), report, written: None }
+        }
+    }
+
+    /// The source is not looked at any more: what it does now is not known.
+    pub(super) fn lose_sight(&mut self) {
+        if self.ack != AckPolicy::Off {
+            (self.semi_sync, self.synchronous) = (Some("unknown: the source does not answer".to_owned()), Some(false));
+        }
+        if let Some(watched) = &mut self.watched {
+            watched.lose_sight();
+        }
+    }
+}
+
+/// Writes the report when it has something new to say.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    files: ReportFiles,
+    report: AgentReport,
+    written: Option<(Instant, AgentReport)>,
+}
+
+impl Reporter {
+    pub(super) fn new(state_dir: &Path, source: String, ack: AckPolicy, breaks: u64) -> Self {
+        // Known from the last run: what changed meanwhile is told.
+        let watched = AgentReport::read(state_dir).ok().flatten().and_then(|report| report.watched);
+        let mut report = AgentReport { watched, breaks, ..AgentReport::new(source, ack) };
+        report.lose_sight();
+        Self { files: ReportFiles::new(state_dir), report, written: None }
     }
 
     /// Whether a change would be written now.
@@ -140,20 +170,20 @@ impl Reporter {
     /// Changes the report. A new state is written at once, other changes soon.
     pub(super) fn update(&mut self, change: impl FnOnce(&mut AgentReport)) {
         change(&mut self.report);
-        let changed = self.written.as_ref().is_none_or(|(_, before)| *before != self.report);
-        if !changed || !self.is_due(self.report.state) {
+        self.report.connecting_since_us = match self.report.state {
+            AgentState::Connecting => self.report.connecting_since_us.or_else(|| Some(now_micros())),
+            AgentState::Streaming
+            | AgentState::Blocked
+            | AgentState::Full
+            | AgentState::Stopped
+            | AgentState::Failed => None,
+        };
+        let is_news = |(at, before): &(Instant, AgentReport)| *before != self.report || at.elapsed() >= ALIVE_INTERVAL;
+        if !self.written.as_ref().is_none_or(is_news) || !self.is_due(self.report.state) {
             return;
         }
         let report = AgentReport { updated_us: now_micros(), ..self.report.clone() };
-        let bytes = serde_json::to_vec_pretty(&report).unwrap_or_default();
-        if let Err(error) = fsync::write_atomic(&self.path, &bytes) {
-            tracing::warn!(error = %error, path = %self.path.display(), "report not written");
-        }
-        if let Err(error) =
-            fsync::write_atomic(&self.path.with_file_name(metrics::FILE_NAME), metrics::text(&report).as_bytes())
-        {
-            tracing::warn!(error = %error, path = %self.path.display(), "metrics not written");
-        }
+        self.files.write(report);
         self.written = Some((Instant::now(), self.report.clone()));
     }
 }

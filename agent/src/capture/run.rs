@@ -20,7 +20,7 @@ use super::publisher::{Publisher, chain};
 use super::report::AgentState;
 use super::standing::Standing;
 use super::tip::Tip;
-use super::{Capture, Running, Stage, reader, timeline, watched};
+use super::{Capture, Followed, Running, Stage, Witness, reader, timeline, watched};
 use crate::failpoint;
 use crate::source::{FilesError, Retry, ServerError, ServerFacts};
 
@@ -43,6 +43,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Course {
     backoff: Backoff,
+    /// Connections that were made.
+    connections: u64,
     /// Which login is next.
     host: usize,
     /// Hosts tried since the last that was of use.
@@ -150,6 +152,7 @@ impl Capture {
         let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
         let mut course = Course {
             backoff,
+            connections: 0,
             host: 0,
             tried: 0,
             fruitless: 0,
@@ -344,8 +347,13 @@ impl Capture {
             tasks.spawn(watched::watch(Arc::clone(login), looks_to));
         }
         let (began, received) = (Instant::now(), plant.progress.received());
-        let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks);
+        course.connections += 1;
+        let witness = Witness::new(place, self.identity.server_id, self.allow_positions, tip.clone());
+        let (connection, host) = (course.connections, course.host);
+        self.followed.send_replace(Some(Followed { connection, server: facts.uuid, host, witness }));
+        let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks, &self.followed);
         let ended = pipeline.run(&mut from, stop).await;
+        self.followed.send_replace(None);
         if pipeline.has_streamed() {
             let has_brought_something = plant.progress.received() > received;
             course.streamed(has_brought_something || began.elapsed() >= STEADY);
@@ -424,6 +432,7 @@ impl Capture {
         if let Stage::Known(plant) = &mut self.stage {
             plant.publisher.begin(&next);
         }
+        self.reporter.update(|report| report.breaks += 1);
         Ok(true)
     }
 
@@ -494,6 +503,8 @@ impl Capture {
         };
         self.reporter.update(|report| {
             report.state = state;
+            // Without a connection nothing is acknowledged, whatever the last look said.
+            report.lose_sight();
             if let Some(plant) = plant {
                 plant.describe(report);
             }

@@ -280,7 +280,7 @@ impl Capture {
         let mut from = reader::start(Stream::Files { stream: Box::new(stream), follow: false }, &mut tasks);
         let (_, looks) = tokio::sync::watch::channel(None);
         let acks = Acks::new(AckPolicy::Off, None);
-        let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks);
+        let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks, &self.followed);
         let telling = async {
             loop {
                 tell(read.load(Ordering::Relaxed));

@@ -137,6 +137,11 @@ impl Tip {
 }
 
 impl Piece {
+    /// Whether its bytes are in the archive.
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self.bytes, PieceBytes::Published(_))
+    }
+
     /// SHA-256 of its bytes. Blocking: reads the spool if they are there.
     ///
     /// # Errors

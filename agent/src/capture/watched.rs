@@ -58,11 +58,13 @@ pub struct SettingChange {
     pub to: String,
 }
 
-/// Looks at the source for ever. A source that does not answer is asked again: capture notices by itself.
+/// Looks at the source for ever; while it cannot be looked at, there is no look. A source that does not answer is asked again:
+/// capture notices by itself.
 pub(super) async fn watch(login: Arc<ServerLogin>, looks: watch::Sender<Option<Look>>) {
     loop {
         if let Err(error) = look_on(&login, &looks).await {
             tracing::debug!(error = %error, "source not looked at");
+            looks.send_replace(None);
         }
         sleep(LOOK).await;
     }
@@ -87,13 +89,17 @@ impl Look {
             SemiSyncState::Unavailable => "unavailable: the source has no semi-sync plug-in".to_owned(),
             SemiSyncState::Disabled => "disabled: the source does not wait for acknowledgements".to_owned(),
             SemiSyncState::Asynchronous { .. } => "ASYNCHRONOUS: the source does not wait now".to_owned(),
+            SemiSyncState::Synchronous { clients, wait_for } if clients > wait_for => format!(
+                "synchronous, but not with us for certain: {clients} replicas acknowledge, and commits wait for {wait_for} of \
+                 them; SET PERSIST rpl_semi_sync_source_wait_for_replica_count = {clients}"
+            ),
             SemiSyncState::Synchronous { .. } => "synchronous".to_owned(),
         }
     }
 
-    /// Whether commits wait for us.
+    /// Whether commits wait for us: not if others' acknowledgements may be enough.
     pub(super) fn is_synchronous(&self) -> bool {
-        matches!(self.semi_sync, SemiSyncState::Synchronous { clients } if clients > 0)
+        matches!(self.semi_sync, SemiSyncState::Synchronous { clients, wait_for } if clients > 0 && clients <= wait_for)
     }
 
     /// Seconds until the source may purge what follows our position: its files are purged by age, and what we lack is at
@@ -109,6 +115,19 @@ impl Look {
 }
 
 impl WatchedSource {
+    /// Seconds until the source may purge what is not captured yet, if little of the time that it keeps its binlogs is left.
+    #[must_use]
+    pub fn purges_soon(&self) -> Option<u64> {
+        let keep: Option<u64> =
+            self.settings.get("binlog_expire_logs_seconds").and_then(|seconds| seconds.parse().ok());
+        self.purge_in_seconds.filter(|left| keep.is_none_or(|keep| *left < keep / 4))
+    }
+
+    /// Forgets what is true only while the source is looked at.
+    pub(super) fn lose_sight(&mut self) {
+        self.purge_in_seconds = None;
+    }
+
     /// Takes a look into account; what changed is logged. `server` is whose binlogs are captured.
     pub(super) fn learn(
         &mut self,
@@ -132,19 +151,17 @@ impl WatchedSource {
         if look.facts.uuid != server {
             let found = look.facts.uuid;
             warnings.push(format!(
-                "the server in [source] is {found}, and the binlogs captured are those of {server}: dumps are taken from the \
-                 former"
+                "the server in [source] is {found}, and the binlogs captured are those of {server}: no dump of the \
+                 former is published; name the server whose binlogs are captured in [source]"
             ));
         }
         for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }
         self.warnings = warnings;
-        let before = self.purge_in_seconds;
+        let before = self.purges_soon();
         self.purge_in_seconds = look.purge_in_seconds(at, last_event_second);
-        let soon = |seconds: Option<u64>| seconds.is_some_and(|left| left < look.facts.binlog_expire_logs_seconds / 4);
-        if soon(self.purge_in_seconds) && !soon(before) {
-            let seconds = self.purge_in_seconds.unwrap_or_default();
+        if let (Some(seconds), None) = (self.purges_soon(), before) {
             tracing::error!(
                 seconds,
                 "the source soon purges what is not captured yet: SET GLOBAL binlog_expire_logs_seconds higher"

@@ -26,7 +26,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
     let config = context.config()?;
     let Some((archive, capture, inventory)) = opened(&config, &stop).await? else { return Ok(Exit::Done) };
-    let (running, index) = (capture.running(), capture.index());
+    let (running, followed, index) = (capture.running(), capture.followed(), capture.index());
     // Ends with this function.
     let background = CancellationToken::new();
     let _guard = background.clone().drop_guard();
@@ -39,6 +39,7 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
             index.clone(),
             dumped,
             running.clone(),
+            followed,
             background.clone(),
         ));
     } else {

@@ -154,8 +154,8 @@ fn semi_sync(state: SemiSyncState) -> anyhow::Result<String> {
             "SET PERSIST rpl_semi_sync_source_enabled = 1",
         ),
         SemiSyncState::Asynchronous { .. } => Ok("enabled; commits do not wait now: start the agent".to_owned()),
-        SemiSyncState::Synchronous { clients } => {
-            Ok(format!("commits wait for acknowledgements; {clients} replicas give them"))
+        SemiSyncState::Synchronous { clients, wait_for } => {
+            Ok(format!("commits wait for {wait_for} acknowledgements; {clients} replicas give them"))
         }
     }
 }

@@ -1,18 +1,18 @@
 //! `dump`: one full dump now.
 
-use highwater_catalog::windows;
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::list::dump_json;
 use super::{Context, blocking_value, interrupted};
 use crate::archive::Archive;
+use crate::capture::Witness;
 use crate::config::Config;
-use crate::dump::{DumpOptions, DumpProgress, TakenDump, take};
+use crate::dump::{DumpOptions, DumpOrigin, DumpProgress, TakenDump, read};
 use crate::exit::{Exit, Failure};
 use crate::render;
 use crate::server::ServerLogin;
-use crate::source::Session;
 
 /// Runs it.
 pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
@@ -39,7 +39,9 @@ async fn dump(context: &Context) -> anyhow::Result<TakenDump> {
     let opened = config.clone();
     let archive = blocking_value(move || Context::writing(&opened)).await??;
     let login = read_login(&config).await?;
-    let options = options(&archive, &login).await?;
+    let began = newest(&config, &archive, &login).await?;
+    let origin = DumpOrigin { servers: began.servers().collect(), captured: began.captured().clone() };
+    let options = DumpOptions { origin: Some(origin), ..DumpOptions::new(began.timeline()) };
     let bar = ProgressBar::with_draw_target(None, render::progress_target());
     if let Ok(style) = ProgressStyle::with_template("{spinner} dump {msg} {elapsed}") {
         bar.set_style(style);
@@ -49,9 +51,17 @@ async fn dump(context: &Context) -> anyhow::Result<TakenDump> {
         bar.set_message(format!("{tables_done}/{tables} tables, {rows} rows, {}", render::bytes(bytes)));
         bar.tick();
     };
-    let taken = take(&login, &archive, &options, &show).await;
+    let read = read(&login, &archive, &options, &|_| {}, &show).await;
     bar.finish_and_clear();
-    Ok(taken?)
+    let unpublished = read?;
+    // The source may have been reset or restored, and the agent may have noticed it.
+    let now = newest(&config, &archive, &login).await?;
+    if now.timeline() != began.timeline() {
+        let error = format!("timeline {} ended while it was dumped", began.timeline());
+        return Err(Failure::new(Exit::Failed, error).hint("nothing was published; take another dump").into());
+    }
+    now.confirm().await.with_context(|| format!("the dump is none of the history of timeline {}", now.timeline()))?;
+    Ok(unpublished.publish().await?)
 }
 
 async fn read_login(config: &Config) -> anyhow::Result<ServerLogin> {
@@ -59,22 +69,13 @@ async fn read_login(config: &Config) -> anyhow::Result<ServerLogin> {
     blocking_value(move || Ok(config.source()?.login()?)).await?
 }
 
-/// The dump goes to the newest timeline, if the source has that history.
-async fn options(archive: &Archive, login: &ServerLogin) -> anyhow::Result<DumpOptions> {
-    let session = Session::connect(login).await?;
-    let executed = session.facts().gtid_executed.clone();
-    session.close().await;
-    let reader = archive.clone();
-    let inventory = blocking_value(move || reader.inventory()).await??;
-    let Some(newest) = windows(&inventory).into_iter().next() else {
+/// The newest timeline, to which the dump goes.
+async fn newest(config: &Config, archive: &Archive, login: &ServerLogin) -> anyhow::Result<Witness> {
+    let (config, archive, login) = (config.clone(), archive.clone(), login.clone());
+    let find = move || Ok(Witness::of_archive(&config, &login, &archive.inventory()?)?);
+    let newest: anyhow::Result<Option<Witness>> = blocking_value(find).await?;
+    newest?.ok_or_else(|| {
         let failure = Failure::new(Exit::Failed, "the archive has no timeline yet");
-        return Err(failure.hint("start `highwater agent`: it opens one and takes the first dump by itself").into());
-    };
-    let lacking = newest.high_water.subtract(&executed);
-    if !lacking.is_empty() {
-        let error = format!("the source lacks transactions that the archive has: {lacking}");
-        let hint = "it is another server, or it was reset: start `highwater agent`, which decides what that means";
-        return Err(Failure::new(Exit::Failed, error).hint(hint).into());
-    }
-    Ok(DumpOptions::new(newest.timeline))
+        failure.hint("start `highwater agent`: it opens one and takes the first dump by itself").into()
+    })
 }

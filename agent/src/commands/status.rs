@@ -1,7 +1,5 @@
 //! `status`: what can be restored right now.
 
-use std::path::Path;
-
 use highwater_catalog::{Break, KeptFile, Span, Window};
 use serde_json::{Value, json};
 
@@ -11,7 +9,8 @@ use crate::archive::now;
 use crate::capture::{AgentReport, AgentState};
 use crate::cli::StatusArgs;
 use crate::exit::{Exit, Failure};
-use crate::operate::status::{Status, break_text};
+use crate::operate::liveness::agent_reasons;
+use crate::operate::status::{Level, Status, break_text};
 use crate::render;
 
 /// Runs it.
@@ -20,13 +19,12 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> 
         return nagios(context, args);
     }
     let status = read(context, args)?;
-    let agent = match &args.archive.store {
-        Some(_) => None,
-        None => agent_report(&context.config()?.state_dir),
-    };
+    let agent = agent_report(context, args);
     if context.json() {
         let mut value = as_json(&status);
         value["agent"] = serde_json::to_value(&agent)?;
+        let troubles = troubles(agent.as_ref());
+        value["agent_troubles"] = troubles.iter().map(|(level, what)| trouble_json(*level, what)).collect();
         render::print_json(&value)?;
     } else {
         render::print(&as_text(&status, agent.as_ref()))?;
@@ -64,7 +62,8 @@ fn nagios(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Nagios(3));
         }
     };
-    let (level, reasons) = status.level(args.warn_lag, args.critical_lag);
+    let troubles = troubles(agent_report(context, args).as_ref());
+    let (level, reasons) = status.level(args.warn_lag, args.critical_lag, troubles);
     let said = if reasons.is_empty() { "everything can be restored".to_owned() } else { reasons.join("; ") };
     let number = |seconds: Option<u64>| seconds.map_or_else(|| "U".to_owned(), |seconds| format!("{seconds}s"));
     render::print(&format!(
@@ -79,11 +78,24 @@ fn nagios(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> {
 }
 
 /// What the agent of this machine last said, if it was ever here and we may read it.
-fn agent_report(state_dir: &Path) -> Option<AgentReport> {
-    AgentReport::read(state_dir)
+fn agent_report(context: &Context, args: &StatusArgs) -> Option<AgentReport> {
+    if args.archive.store.is_some() {
+        return None;
+    }
+    let state_dir = context.config().ok()?.state_dir;
+    AgentReport::read(&state_dir)
         .inspect_err(|error| tracing::debug!(error = %error, "agent's report not read"))
         .ok()
         .flatten()
+}
+
+/// What keeps the agent from its work.
+fn troubles(agent: Option<&AgentReport>) -> Vec<(Level, String)> {
+    agent.map(|report| agent_reasons(report, now().0)).unwrap_or_default()
+}
+
+fn trouble_json(level: Level, what: &str) -> Value {
+    json!({ "level": level.name().to_lowercase(), "what": what })
 }
 
 fn agent_text(report: &AgentReport) -> String {
@@ -116,6 +128,8 @@ fn as_text(status: &Status, agent: Option<&AgentReport>) -> String {
     }
     if let Some(agent) = agent {
         lines.push(format!("agent        {}", agent_text(agent)));
+        let troubles = troubles(Some(agent));
+        lines.extend(troubles.iter().map(|(level, what)| format!("{:<12} {what}", level.name())));
         let watched = agent.watched.iter().flat_map(|watched| &watched.warnings);
         lines.extend(watched.map(|warning| format!("SOURCE       {warning}")));
         if agent.spool_set_aside > 0 {

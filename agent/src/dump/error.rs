@@ -2,6 +2,9 @@
 
 use std::io;
 
+use highwater_binlog::{GtidSet, ServerUuid};
+use highwater_catalog::TimelineId;
+
 use super::statements::StatementError;
 use crate::archive::ArchiveError;
 use crate::source::ServerError;
@@ -36,6 +39,28 @@ pub enum DumpError {
     XaPrepared {
         /// How many.
         transactions: usize,
+    },
+    /// The dump would be of a server whose binlogs are not captured.
+    #[error("server {found} is none whose binlogs timeline {timeline} has")]
+    OtherServer {
+        /// The server.
+        found: ServerUuid,
+        /// The timeline.
+        timeline: TimelineId,
+    },
+    /// The server's history is not the timeline's.
+    #[error("the source lacks transactions that timeline {timeline} has: {missing}")]
+    OtherHistory {
+        /// The transactions.
+        missing: GtidSet,
+        /// The timeline.
+        timeline: TimelineId,
+    },
+    /// The server does not answer any more.
+    #[error("the source has not answered for {seconds} s")]
+    Silent {
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// The short lock could not be had in time.
     #[error("no moment without long-running statements or transactions within {seconds} s ({tried})")]
@@ -123,6 +148,14 @@ impl DumpError {
                     .to_owned(),
             ),
             Self::XaPrepared { .. } => Some("XA RECOVER lists them; XA COMMIT or XA ROLLBACK each".to_owned()),
+            Self::OtherServer { .. } => {
+                Some("a dump belongs to the history of the server it is of: name that one in [source], or let the agent follow this one".to_owned())
+            }
+            Self::OtherHistory { .. } => Some(
+                "it was reset or restored, or lost its last transactions: the agent decides what that means, and takes a dump"
+                    .to_owned(),
+            ),
+            Self::Silent { .. } => Some("look at the network between this machine and the source".to_owned()),
             Self::Lock { .. } => Some("look for long statements in SHOW PROCESSLIST, or dump at a quieter time".to_owned()),
             Self::Changed { .. } => Some("grant BACKUP_ADMIN, so that such changes wait for the dump's end".to_owned()),
             Self::Answer { .. }

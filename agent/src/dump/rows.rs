@@ -1,13 +1,20 @@
 //! Rows as bytes: fields between tabs, rows between newlines, `\N` for NULL, four bytes escaped.
 
+use std::time::Duration;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
+use tokio::time::timeout;
 
 use super::error::DumpError;
 use super::session::Doing;
 
 /// Bytes of rows collected before they are handed on.
 pub(super) const BATCH_BYTES: usize = 512 << 10;
+
+/// A row that does not come in this time never comes. Tables are read from one end to the other: even on a slow disk a row
+/// is there sooner.
+const ROW_MAX: Duration = Duration::from_secs(900);
 
 /// Appends a field as `LOAD DATA … FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n'` reads it.
 fn push_field(line: &mut Vec<u8>, value: &[u8]) {
@@ -82,7 +89,9 @@ impl<'a> RowReader<'a> {
     pub(super) async fn next_batch(&mut self) -> Result<Option<Batch>, DumpError> {
         let mut batch = Batch::default();
         while batch.bytes.len() < BATCH_BYTES {
-            let row: Option<Row> = self.result.next().await.doing(|| format!("read {}", self.table))?;
+            let next = timeout(ROW_MAX, self.result.next()).await;
+            let next = next.map_err(|_| DumpError::Silent { seconds: ROW_MAX.as_secs() })?;
+            let row: Option<Row> = next.doing(|| format!("read {}", self.table))?;
             let Some(row) = row else { break };
             let mut values = row.unwrap().into_iter();
             push_row(&mut batch.bytes, values.by_ref().take(self.fields))?;

@@ -22,6 +22,7 @@ use super::error::DumpError;
 use super::privileges::Privileges;
 use super::scope::{Scope, Table, prepared_xa};
 use super::session::{Doing, error_code, record, records, run};
+use crate::failpoint;
 
 /// One try for the short lock lasts this long: so long other sessions may have to wait behind it.
 const LOCK_WAIT_SECONDS: u64 = 3;
@@ -40,6 +41,13 @@ const XA_WAIT: Duration = Duration::from_secs(30);
 
 /// What is done under the lock must be done in this time; else the connections are closed, and the lock is gone.
 const LOCKED_MAX: Duration = Duration::from_secs(20);
+
+/// A session with the short lock from which nothing comes for so long is closed by the server: a dump that vanished while it
+/// had the lock keeps nobody from writing.
+const LOCKER_IDLE_SECONDS: u64 = 30;
+
+/// The same without that lock: tables may be read for days.
+const IDLE_SECONDS: u64 = 604_800;
 
 /// A dump that waits says so this often.
 const TOLD_EVERY: Duration = Duration::from_secs(20);
@@ -103,6 +111,7 @@ pub(super) async fn open(
     for conn in [&mut *reader, &mut *locker] {
         run(conn, &format!("SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")).await?;
     }
+    run(locker, &format!("SET SESSION wait_timeout = {LOCKER_IDLE_SECONDS}")).await?;
     loop {
         if let Some(lock) = next_lock(locker, privileges).await? {
             if !tried.contains(&lock.name()) {
@@ -140,9 +149,15 @@ pub(super) async fn unlock_instance(reader: &mut Conn) -> Result<(), DumpError> 
 /// Releases the lock and says how the point was reached.
 pub(super) async fn release(locker: &mut Conn, point: &Point) -> Result<String, DumpError> {
     run(locker, "UNLOCK TABLES").await?;
+    keep(locker).await?;
     let held = point.locked.elapsed().as_millis();
     let ddl = if point.instance_locked { "LOCK INSTANCE FOR BACKUP" } else { "schema compared before and after" };
     Ok(format!("{ddl}; {} held {held} ms for the snapshot", point.lock.name()))
+}
+
+/// Lets the locking session be idle.
+pub(super) async fn keep(locker: &mut Conn) -> Result<(), DumpError> {
+    run(locker, &format!("SET SESSION wait_timeout = {IDLE_SECONDS}")).await
 }
 
 /// What came of one try.
@@ -211,6 +226,7 @@ async fn open_locked(
         return Ok(Attempt::XaPrepared(prepared));
     }
     run(reader, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+    failpoint::crash("dump.snapshot");
     let gtids = record(locker, "@@gtid_executed", "SELECT @@GLOBAL.gtid_executed".to_owned()).await?.text_at(0)?;
     let gtids =
         gtids.parse().map_err(|err| DumpError::Answer { statement: "@@gtid_executed", what: format!("{err}") })?;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use std::collections::BTreeSet;
+
+use highwater_binlog::{BinlogPosition, GtidSet, ServerUuid};
 use highwater_catalog::{Dump, DumpFile, DumpId, Micros, TimelineId};
 use mysql_async::Conn;
 
@@ -10,14 +13,16 @@ use super::error::DumpError;
 use super::files::FileWriter;
 use super::part::Part;
 use super::privileges::Privileges;
+use super::pulse;
 use super::scope::Scope;
 use super::session::{Doing, prepare_reader, run};
 use super::snapshot::{self, Point};
 use super::sql_file::SqlOut;
 use super::{accounts, objects, schema};
-use crate::archive::Archive;
+use crate::archive::{Archive, DumpWriter};
+use crate::failpoint;
 use crate::server::ServerLogin;
-use crate::source::Session;
+use crate::source::{GtidMode, ServerFacts, Session};
 
 /// How a dump is taken.
 #[derive(Debug, Clone)]
@@ -30,13 +35,43 @@ pub struct DumpOptions {
     pub lock_wait: Duration,
     /// A file of rows ends after this many bytes before sealing.
     pub chunk_bytes: u64,
+    /// What a server must be like to have the timeline's history; not looked at when absent.
+    pub origin: Option<DumpOrigin>,
+}
+
+/// What is known of a timeline when a dump of it begins.
+#[derive(Debug, Clone)]
+pub struct DumpOrigin {
+    /// Servers that its binlogs came from.
+    pub servers: BTreeSet<ServerUuid>,
+    /// Transactions that were captured: every later point of the same history has them.
+    pub captured: GtidSet,
+}
+
+/// The point that a dump is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpPoint {
+    /// Exactly the transactions in it.
+    pub gtids: GtidSet,
+    /// The server whose history it is a point of.
+    pub server: ServerUuid,
+    /// The binlog position, where the account may see it.
+    pub position: Option<BinlogPosition>,
+    /// Whether every transaction has a GTID.
+    pub by_gtids: bool,
 }
 
 impl DumpOptions {
     /// The defaults, for a timeline.
     #[must_use]
     pub fn new(timeline: TimelineId) -> Self {
-        Self { timeline, allow_non_transactional: false, lock_wait: Duration::from_secs(300), chunk_bytes: CHUNK_BYTES }
+        Self {
+            timeline,
+            allow_non_transactional: false,
+            lock_wait: Duration::from_secs(300),
+            chunk_bytes: CHUNK_BYTES,
+            origin: None,
+        }
     }
 }
 
@@ -62,6 +97,14 @@ pub struct TakenDump {
     pub warnings: Vec<String>,
 }
 
+/// A dump that is read and stored, and invisible until it is published.
+#[derive(Debug)]
+pub struct UnpublishedDump {
+    dump: Dump,
+    writer: DumpWriter,
+    warnings: Vec<String>,
+}
+
 /// Takes a dump of everything on a server and publishes it. On any failure nothing is published, and the locks end with
 /// the connections.
 pub async fn take(
@@ -70,14 +113,35 @@ pub async fn take(
     options: &DumpOptions,
     progress: &(dyn Fn(DumpProgress) + Send + Sync),
 ) -> Result<TakenDump, DumpError> {
+    read(login, archive, options, &|_| {}, progress).await?.publish().await
+}
+
+/// Reads a dump of everything on a server into the archive, without publishing it. `reached` is told the point as soon as
+/// the snapshot is open.
+pub async fn read(
+    login: &ServerLogin,
+    archive: &Archive,
+    options: &DumpOptions,
+    reached: &(dyn Fn(DumpPoint) + Send + Sync),
+    progress: &(dyn Fn(DumpProgress) + Send + Sync),
+) -> Result<UnpublishedDump, DumpError> {
     let started = now();
     let mut reader = Session::connect(login).await?;
     let mut locker = Session::connect(login).await?;
+    let facts = reader.facts().clone();
+    if let Some(DumpOrigin { servers, .. }) = &options.origin
+        && !servers.contains(&facts.uuid)
+    {
+        return Err(DumpError::OtherServer { found: facts.uuid, timeline: options.timeline });
+    }
     let id = new_id(started)?;
     let writer = archive.begin_dump(id.clone())?;
-    let facts = reader.facts().clone();
-    let mut work = Work { writer: FileWriter::new(writer.clone()), options, progress };
-    let taken = work.read(reader.conn(), locker.conn()).await;
+    let mut work = Work { writer: FileWriter::new(writer.clone()), options, facts: &facts, reached, progress };
+    let pulse = Session::connect(login).await?;
+    let taken = tokio::select! {
+        taken = work.read(reader.conn(), locker.conn()) => taken,
+        silent = pulse::watch(pulse) => Err(silent),
+    };
     // Whatever happened, the locks go with the connections.
     locker.close().await;
     reader.close().await;
@@ -100,14 +164,27 @@ pub async fn take(
         method,
         files,
     };
-    let publish = tokio::task::spawn_blocking(move || writer.publish(dump));
-    let dump =
-        publish.await.map_err(|err| DumpError::Seal { file: "manifest.json".to_owned(), source: err.into() })??;
-    for warning in &warnings {
-        tracing::warn!(dump = %dump.id, warning, "dump is not exact");
+    Ok(UnpublishedDump { dump, writer, warnings })
+}
+
+impl UnpublishedDump {
+    /// Makes it visible.
+    ///
+    /// # Errors
+    /// Those of the archive. Whether it is visible then is not known.
+    pub async fn publish(self) -> Result<TakenDump, DumpError> {
+        let Self { dump, writer, warnings } = self;
+        failpoint::crash("dump.manifest.before");
+        let publish = tokio::task::spawn_blocking(move || writer.publish(dump));
+        let dump =
+            publish.await.map_err(|err| DumpError::Seal { file: "manifest.json".to_owned(), source: err.into() })??;
+        failpoint::crash("dump.manifest.after");
+        for warning in &warnings {
+            tracing::warn!(dump = %dump.id, warning, "dump is not exact");
+        }
+        tracing::info!(dump = %dump.id, method = dump.method, files = dump.files.len(), "dump published");
+        Ok(TakenDump { dump, warnings })
     }
-    tracing::info!(dump = %dump.id, method = dump.method, files = dump.files.len(), "dump published");
-    Ok(TakenDump { dump, warnings })
 }
 
 struct Contents {
@@ -120,6 +197,8 @@ struct Contents {
 struct Work<'a> {
     writer: FileWriter,
     options: &'a DumpOptions,
+    facts: &'a ServerFacts,
+    reached: &'a (dyn Fn(DumpPoint) + Send + Sync),
     progress: &'a (dyn Fn(DumpProgress) + Send + Sync),
 }
 
@@ -134,9 +213,13 @@ impl Work<'_> {
         let may_lock_instance = privileges.has(snapshot::BACKUP_LOCK_PRIVILEGE);
         let before = if may_lock_instance { None } else { Some(fingerprint(locker, &privileges).await?) };
 
+        failpoint::crash("dump.lock.before");
         let point = snapshot::open(reader, locker, &privileges, scope.tables.clone(), self.options.lock_wait).await?;
+        failpoint::crash("dump.lock.after");
+        self.arrive(&point)?;
         let mut chunks = Chunks::default();
         let method = if self.options.allow_non_transactional {
+            snapshot::keep(locker).await?;
             scope = self.scope_at(&point, locker, scope).await?;
             // Tables without transactions are as they were at the point only while the lock is held.
             self.read_tables(reader, &scope, scope.non_transactional(), &mut chunks).await?;
@@ -147,6 +230,7 @@ impl Work<'_> {
             method
         };
         let instance_locked = point.instance_locked;
+        failpoint::crash("dump.unlock");
 
         let mut files = Vec::new();
         let mut digests = Vec::new();
@@ -160,6 +244,7 @@ impl Work<'_> {
             digests.push((part, digest));
         }
         compare(before.as_deref(), &digests, "before the snapshot")?;
+        failpoint::crash("dump.schema");
         self.read_tables(reader, &scope, scope.snapshotted(), &mut chunks).await?;
         if !instance_locked {
             let after = fingerprint(locker, &privileges).await?;
@@ -171,6 +256,23 @@ impl Work<'_> {
         }
         files.push((Part::Load, self.write_load(&chunks.load).await?));
         Ok(Contents { point, method, files: in_order(files, chunks.files), warnings: chunks.warnings })
+    }
+
+    /// Refuses a point that is none of the timeline's history, and tells of one that may be.
+    fn arrive(&self, point: &Point) -> Result<(), DumpError> {
+        if let Some(DumpOrigin { captured, .. }) = &self.options.origin {
+            let missing = captured.subtract(&point.gtids);
+            if !missing.is_empty() {
+                return Err(DumpError::OtherHistory { missing, timeline: self.options.timeline });
+            }
+        }
+        (self.reached)(DumpPoint {
+            gtids: point.gtids.clone(),
+            server: self.facts.uuid,
+            position: point.position.clone(),
+            by_gtids: self.facts.gtid_mode == GtidMode::On,
+        });
+        Ok(())
     }
 
     /// What there is at the point: read again if nothing can change from then on, else what was read before, which is
@@ -200,6 +302,7 @@ impl Work<'_> {
             let done = chunks.tables;
             chunks
                 .add_table(reader, table, &mut self.writer, self.options.chunk_bytes, &mut |rows, bytes| {
+                    failpoint::crash("dump.table.mid");
                     progress(DumpProgress { tables_done: done, tables: total, rows, bytes });
                 })
                 .await?;

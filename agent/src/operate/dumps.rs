@@ -11,11 +11,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::proven;
 use super::schedule::Schedule;
 use crate::archive::{Archive, now};
-use crate::capture::{Index, Running};
+use crate::capture::{Followed, Index, Running};
 use crate::config::Config;
-use crate::dump::{DumpOptions, take};
 use crate::exit::Failure;
 
 /// The wall clock is looked at this often, so that a clock that is set is noticed.
@@ -33,6 +33,7 @@ pub async fn run(
     index: Index,
     mut dumped: BTreeSet<TimelineId>,
     mut running: watch::Receiver<Option<Running>>,
+    followed: watch::Receiver<Option<Followed>>,
     stop: CancellationToken,
 ) {
     // It was checked when the configuration was read.
@@ -40,8 +41,8 @@ pub async fn run(
     let mut pause = RETRY_FIRST;
     let work = async {
         loop {
-            let Some(Running { timeline, host, .. }) = due(&schedule, &dumped, &mut running).await else { return };
-            match dump(&config, &archive, &index, timeline, host).await {
+            let Some(Running { timeline, .. }) = due(&schedule, &dumped, &mut running).await else { return };
+            match dump(&config, &archive, &index, timeline, followed.clone()).await {
                 Ok(()) => {
                     dumped.insert(timeline);
                     pause = RETRY_FIRST;
@@ -51,7 +52,11 @@ pub async fn run(
                     let hint = hint.unwrap_or_default();
                     tracing::error!(error, hint, pause_seconds = pause.as_secs(), "dump failed");
                     let failed = now();
-                    sleep(pause).await;
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        // Another history is dumped at once.
+                        _ = running.wait_for(|now| now.as_ref().is_some_and(|now| now.timeline != timeline)) => {}
+                    }
                     pause = (pause * 2).min(RETRY_MAX);
                     // It stays due until it is taken, by us or by somebody at the command line.
                     match taken_since(&archive, timeline, failed).await {
@@ -101,14 +106,17 @@ async fn dump(
     archive: &Archive,
     index: &Index,
     timeline: TimelineId,
-    host: usize,
+    mut followed: watch::Receiver<Option<Followed>>,
 ) -> anyhow::Result<()> {
-    let reader = config.clone();
+    let began = followed.wait_for(Option::is_some).await.context("capture has ended")?.clone();
+    let began = began.filter(|began| began.witness.timeline() == timeline);
+    let began = began.with_context(|| format!("timeline {timeline} ended before its dump began"))?;
+    let (reader, host) = (config.clone(), began.host);
     // Read each time: passwords are changed.
     let logins = spawn_blocking(move || anyhow::Ok(reader.source()?.logins()?)).await??;
     let login = logins.into_iter().nth(host).context("the source's login")?;
     tracing::info!(timeline = %timeline, "dump begins");
-    let taken = take(&login, archive, &DumpOptions::new(timeline), &|_| {}).await?;
+    let taken = proven::take(&login, archive, followed, began).await?;
     let index = index.clone();
     spawn_blocking(move || index.dump(&taken.dump)).await??;
     Ok(())

@@ -155,13 +155,19 @@ impl Level {
 }
 
 impl Status {
-    /// The level, the reasons, and the numbers for graphs.
+    /// The level and the reasons; `agent` has those of the agent.
     ///
     /// An idle source commits nothing, and its newest transaction ages: limits on it need a regular write.
     #[must_use]
-    pub fn level(&self, warn_lag_seconds: u64, critical_lag_seconds: u64) -> (Level, Vec<String>) {
+    pub fn level(
+        &self,
+        warn_lag_seconds: u64,
+        critical_lag_seconds: u64,
+        agent: Vec<(Level, String)>,
+    ) -> (Level, Vec<String>) {
         let mut reasons: Vec<(Level, String)> =
             self.problems().into_iter().map(|problem| (Level::Critical, problem)).collect();
+        reasons.extend(agent);
         if let Some(age) = self.newest_age_seconds {
             let text = || format!("newest transaction is {age} s old");
             if age >= critical_lag_seconds {

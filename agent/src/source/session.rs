@@ -17,6 +17,9 @@ use crate::server::{ServerAddress, ServerLogin, TlsMode};
 /// How long the end of the bridge may take to be known after the driver has failed.
 const BRIDGE_END_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a server may take to say what it is and what it has.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
 /// A logged-in SQL connection.
 #[derive(Debug)]
 pub struct Session {
@@ -97,6 +100,12 @@ impl Session {
 
     /// Reads the server's facts again.
     pub async fn refresh(&mut self) -> Result<&ServerFacts, ServerError> {
+        let silent = silent(&self.address);
+        timeout(ANSWER_MAX, self.read_facts()).await.map_err(|_| silent)??;
+        Ok(&self.facts)
+    }
+
+    async fn read_facts(&mut self) -> Result<(), ServerError> {
         self.facts = read_facts(&mut self.conn).await.map_err(|error| match error {
             FactsError::Driver(error) => from_driver(error, &self.address, &self.account, "read the server's settings"),
             FactsError::Version(version) => ServerError::Version { version },
@@ -108,19 +117,20 @@ impl Session {
             .await
             .map_err(|error| self.error(error, "read the current account"))?;
         self.account = quoted_account(&account.unwrap_or_default());
-        Ok(&self.facts)
+        Ok(())
     }
 
     /// What the source does about acknowledgements now. Needs no privilege.
     pub async fn semi_sync(&mut self) -> Result<SemiSyncState, ServerError> {
-        semi_sync::read(&mut self.conn).await.map_err(|error| self.error(error, "read the state of semi-sync"))
+        let read = timeout(ANSWER_MAX, semi_sync::read(&mut self.conn)).await.map_err(|_| silent(&self.address))?;
+        read.map_err(|error| self.error(error, "read the state of semi-sync"))
     }
 
     /// The source's binlogs, oldest first. Needs REPLICATION CLIENT.
     pub async fn binlog_files(&mut self) -> Result<Vec<BinlogFile>, ServerError> {
         let statement = "SHOW BINARY LOGS";
-        let rows: Vec<(String, u64, String)> =
-            self.conn.query(statement).await.map_err(|error| self.error(error, statement))?;
+        let read = timeout(ANSWER_MAX, self.conn.query(statement)).await.map_err(|_| silent(&self.address))?;
+        let rows: Vec<(String, u64, String)> = read.map_err(|error| self.error(error, statement))?;
         let file = |(name, size, encrypted): (String, u64, String)| match name.parse() {
             Ok(name) => Ok(BinlogFile { name, size, encrypted: encrypted.eq_ignore_ascii_case("yes") }),
             Err(error) => Err(ServerError::Protocol { address: self.address.clone(), what: format!("{error}") }),
@@ -139,6 +149,11 @@ impl Session {
         // The server ends the session either way.
         let _ = timeout(BRIDGE_END_TIMEOUT, self.conn.disconnect()).await;
     }
+}
+
+/// A server that took the question and has no answer.
+fn silent(address: &str) -> ServerError {
+    ServerError::Silent { address: address.to_owned(), seconds: ANSWER_MAX.as_secs() }
 }
 
 /// `CURRENT_USER()` as GRANT writes it: `'name'@'host'`.

@@ -16,6 +16,19 @@ use crate::server::ServerAddress;
 /// How long a server may take to accept a connection, and to finish logging us in.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection on which nothing has come for so long is asked whether the other end is there, and again each
+/// [`KEEPALIVE_INTERVAL`].
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// Between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Questions without an answer until the connection counts as lost.
+const KEEPALIVE_PROBES: u32 = 6;
+
+/// What was sent must have arrived at the other end in this time.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
+
 /// An open connection.
 #[derive(Debug)]
 pub(super) enum Transport {
@@ -35,6 +48,7 @@ impl Transport {
                 ServerAddress::Tcp { host, port } => {
                     let stream = TcpStream::connect((host.as_str(), *port)).await?;
                     stream.set_nodelay(true)?;
+                    notice_silence(&stream)?;
                     Ok(Self::Tcp(stream))
                 }
                 ServerAddress::Socket(path) => Ok(Self::Socket(UnixStream::connect(path).await?)),
@@ -54,6 +68,17 @@ impl Transport {
             Self::Tls(_) | Self::Socket(_) => true,
         }
     }
+}
+
+/// Lets the system end a connection whose other end is gone without a word.
+fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    let milliseconds = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(stream, milliseconds)?)
 }
 
 impl AsyncRead for Transport {

@@ -141,13 +141,13 @@ async fn without_acknowledgements_the_source_goes_asynchronous_and_comes_back_wi
     let mut acknowledger = stream.take_acknowledger().unwrap();
     let (mut asked, reader) = read_on(stream);
     let mut session = Session::connect(&by_socket(&server, "agent", "pw")).await.unwrap();
-    assert_eq!(session.semi_sync().await.unwrap(), SemiSyncState::Synchronous { clients: 1 });
+    assert_eq!(session.semi_sync().await.unwrap(), SemiSyncState::Synchronous { clients: 1, wait_for: 1 });
     commit(&server, "CREATE DATABASE withheld").await.unwrap();
     assert_eq!((status(&server, "status"), status(&server, "no_tx")), ("OFF".to_owned(), "1".to_owned()));
     assert_eq!(session.semi_sync().await.unwrap(), SemiSyncState::Asynchronous { clients: 1 });
     acknowledge_newest(&mut asked, &mut acknowledger).await;
     until_status(&server, "status", "ON").await;
-    assert_eq!(session.semi_sync().await.unwrap(), SemiSyncState::Synchronous { clients: 1 });
+    assert_eq!(session.semi_sync().await.unwrap(), SemiSyncState::Synchronous { clients: 1, wait_for: 1 });
     // And it waits again.
     server.sql("SET GLOBAL rpl_semi_sync_source_timeout = 600000").unwrap();
     let waiting = commit(&server, "CREATE DATABASE acknowledged");

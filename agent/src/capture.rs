@@ -58,7 +58,7 @@ use self::report::{Reporter, now_micros};
 use self::room::Room;
 use self::spool::{Spool, SpoolKey};
 use crate::archive::Archive;
-use crate::config::{AckPolicy, CaptureConfig, Config};
+use crate::config::{AckPolicy, CaptureConfig, Config, SourceConfig};
 use crate::fsync;
 use crate::server::ServerLogin;
 use crate::source::{ReplicaIdentity, ServerFiles};
@@ -108,6 +108,8 @@ pub struct Capture {
     index: Index,
     /// The source, and then those that may take its place.
     places: Vec<Place>,
+    /// Where their passwords are.
+    logins: Option<SourceConfig>,
     /// The server whose disk is read.
     watched: Option<Arc<ServerLogin>>,
     identity: ReplicaIdentity,
@@ -199,6 +201,7 @@ impl Capture {
             archive,
             index,
             places,
+            logins: config.source.clone(),
             watched,
             identity,
             policy,

@@ -63,6 +63,34 @@ fn either_store_alone_restores_and_none_is_left_behind() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn commits_wait_for_every_store_when_they_wait_for_the_store() -> Result<()> {
+    let mut source = MysqlServer::builder().semi_sync(Duration::from_secs(3)).start()?;
+    source.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY)")?;
+    let highwater = Installation::new(&source)?;
+    let (copy, away) = (highwater.folder().join("copy"), highwater.folder().join("away"));
+    fs::create_dir(&copy)?;
+    let lines = format!("[[copies]]\nkind = \"directory\"\npath = \"{}\"\n\n[seal]\n", copy.display());
+    highwater.change_config("[seal]\n", &lines)?;
+    highwater.configure("capture", "ack = \"stored\"")?;
+    highwater.run(&["init"])?.success()?;
+    let mut agent = highwater.agent()?;
+    highwater.wait_for_dump(&mut agent)?;
+    source.require_acks()?;
+    source.sql("INSERT INTO d.t VALUES (1)")?;
+    ensure!(source.is_semi_sync()?, "the source does not wait for both stores");
+    // The first store takes it, the copy does not: nobody acknowledges, and the source gives up waiting.
+    fs::rename(&copy, &away)?;
+    source.sql("INSERT INTO d.t VALUES (2)")?;
+    ensure!(!source.is_semi_sync()?, "acknowledged although a required store does not have it: {}", agent.stderr());
+    fs::rename(&away, &copy)?;
+    highwater.catch_up(&mut agent, &source)?;
+    highwater.wait_until("semi-sync again", Duration::from_secs(60), &mut agent, |_| source.is_semi_sync())?;
+    source.sql("INSERT INTO d.t VALUES (3)")?;
+    ensure!(source.is_semi_sync()?);
+    Ok(())
+}
+
 /// Every object by its name; temporary files are none.
 fn files(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut found = BTreeMap::new();

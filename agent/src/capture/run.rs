@@ -176,6 +176,9 @@ impl Capture {
                 }
                 Err(error) => error,
             };
+            if matches!(error, CaptureError::Source(ServerError::AccessDenied { .. })) {
+                self.read_passwords().await;
+            }
             let next = self.next(&error, &mut course);
             let pause = match next {
                 Next::Fail => return Err(error),
@@ -212,6 +215,22 @@ impl Capture {
             self.report(AgentState::Connecting, Some(chain(&error)));
             if self.meanwhile(stop, sleep(pause)).await?.is_none() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Reads the passwords again: they are changed while an agent runs.
+    async fn read_passwords(&mut self) {
+        let Some(source) = self.logins.clone() else { return };
+        let logins = match spawn_blocking(move || source.logins()).await {
+            Ok(Ok(logins)) => logins,
+            Ok(Err(error)) => return tracing::warn!(error = %chain(&error), "password of the source not read again"),
+            Err(_) => return,
+        };
+        for place in &mut self.places {
+            let Place::Server(login) = place else { continue };
+            if let Some(read) = logins.iter().find(|read| read.address == login.address) {
+                *login = Arc::new(read.clone());
             }
         }
     }

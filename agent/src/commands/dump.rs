@@ -13,6 +13,7 @@ use crate::dump::{DumpOptions, DumpOrigin, DumpProgress, TakenDump, read};
 use crate::exit::{Exit, Failure};
 use crate::render;
 use crate::server::ServerLogin;
+use crate::source::Session;
 
 /// Runs it.
 pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Result<Exit> {
@@ -39,6 +40,8 @@ async fn dump(context: &Context) -> anyhow::Result<TakenDump> {
     let opened = config.clone();
     let archive = blocking_value(move || Context::writing(&opened)).await??;
     let login = read_login(&config).await?;
+    // A source that is not there is the first thing to tell.
+    Session::connect(&login).await?.close().await;
     let began = newest(&config, &archive, &login).await?;
     let origin = DumpOrigin { servers: began.servers().collect(), captured: began.captured().clone() };
     let options = DumpOptions { origin: Some(origin), ..DumpOptions::new(began.timeline()) };

@@ -38,6 +38,18 @@ pub enum EventError {
         /// How many bytes there are.
         given: u64,
     },
+    /// The length does not lead to where the event says that it ends: one of the two is damaged.
+    #[error("{event_type} event whose length {declared} ends at {reached} and whose end_log_pos is {end_log_pos}")]
+    Position {
+        /// What the header says it is.
+        event_type: EventType,
+        /// The length in the header.
+        declared: u32,
+        /// Where that ends, modulo 2^32.
+        reached: u32,
+        /// Where the header says that it ends.
+        end_log_pos: u32,
+    },
     /// The checksum is not that of the bytes.
     #[error("{event_type} event with CRC32 {stored:08x} where its bytes give {computed:08x}")]
     Checksum {

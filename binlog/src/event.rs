@@ -25,6 +25,8 @@ pub const EVENT_LEN_MAX: u64 = (1 << 30) + (1 << 20);
 pub(crate) const FLAG_IN_USE: u16 = 0x1;
 /// Header flag of an event made up for one replica (`LOG_EVENT_ARTIFICIAL_F`).
 const FLAG_ARTIFICIAL: u16 = 0x20;
+/// Header flag of what a replica writes into its relay log by itself (`LOG_EVENT_RELAY_LOG_F`).
+pub(crate) const FLAG_RELAY_LOG: u16 = 0x40;
 /// Header flag of an event that a reader may skip (`LOG_EVENT_IGNORABLE_F`).
 const FLAG_IGNORABLE: u16 = 0x80;
 
@@ -137,6 +139,27 @@ impl EventHeader {
         // A zero position alone proves nothing: the 32 bits wrap. The format description of a file ends near its start.
         let moved = matches!(self.event_type, EventType::FORMAT_DESCRIPTION) && self.end_log_pos == 0;
         heartbeat || moved || self.flags & FLAG_ARTIFICIAL != 0
+    }
+
+    /// By how much the position that it says it ends at is ahead of the one that its length leads to from `offset` on,
+    /// modulo 2^32; none where it says none.
+    pub(crate) const fn ahead_of(&self, offset: u64) -> Option<u32> {
+        if self.is_artificial() || self.end_log_pos == 0 {
+            return None;
+        }
+        Some(self.end_log_pos.wrapping_sub(self.reached(offset)))
+    }
+
+    /// The error that it does not end where it says.
+    pub(crate) const fn wrong_position(&self, offset: u64) -> EventError {
+        let Self { event_type, event_len, end_log_pos, .. } = *self;
+        EventError::Position { event_type, declared: event_len, reached: self.reached(offset), end_log_pos }
+    }
+
+    /// Where its length leads to, as positions are written: the low 32 bits.
+    const fn reached(&self, offset: u64) -> u32 {
+        let [a, b, c, d, ..] = offset.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d]).wrapping_add(self.event_len)
     }
 
     /// The event's length if an event can have it.

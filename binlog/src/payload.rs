@@ -43,7 +43,7 @@ pub fn for_each_payload_event<E: From<PayloadError>>(
         COMPRESSION_ZSTD => Box::new(zstd::stream::read::Decoder::with_buffer(payload.bytes).map_err(inflate)?),
         other => return Err(PayloadError::UnknownCompression(other).into()),
     };
-    let mut framer = Framer::resume(ChecksumAlgorithm::None, 0);
+    let mut framer = Framer::resume(ChecksumAlgorithm::None, 0).with_foreign_positions();
     let mut chunk = vec![0; CHUNK_LEN];
     let mut inflated = 0u64;
     loop {

@@ -141,11 +141,59 @@ fn a_length_is_refused_before_its_memory_is_waited_for() {
 }
 
 #[test]
+fn every_changed_bit_of_a_length_is_told_at_once_as_damage_and_never_as_torn() {
+    for name in ["endings", "without_checksum", "rows", "replica"] {
+        let bytes = data(name);
+        let all = frame_whole(&bytes).0;
+        for (index, (offset, len)) in all.iter().enumerate().skip(1) {
+            let at = usize::try_from(*offset).unwrap();
+            for bit in 0..32 {
+                let mut header = bytes[..at + 19].to_vec();
+                header[at + 9 + bit / 8] ^= 1 << (bit % 8);
+                // No byte behind the header is there yet.
+                let (found, result) = frame_whole(&header);
+                assert_eq!(found.len(), index, "{name} {offset} {bit}");
+                let Err(FrameError::Event { offset: told, source }) = result else {
+                    panic!("{name} {offset}: {result:?}")
+                };
+                assert_eq!(told, *offset);
+                if let EventError::Position { declared, end_log_pos, .. } = source {
+                    assert_eq!(u64::from(declared), len ^ (1 << bit), "{name} {offset}");
+                    assert_eq!(u64::from(end_log_pos), offset + len, "{name} {offset}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn events_behind_a_part_that_was_left_out_keep_their_positions() {
+    let bytes = data("endings");
+    let all = frame_whole(&bytes).0;
+    let (begin, first) = (usize::try_from(all[1].0).unwrap(), usize::try_from(all[4].0).unwrap());
+    let part = [&bytes[..begin], &bytes[first..]].concat();
+    let (found, result) = frame_whole(&part);
+    assert_eq!((found.len(), result), (all.len() - 3, Ok(())));
+    // The first of them proves where it stands by being whole; all others must agree with it.
+    let mut damaged = part.clone();
+    damaged[begin + 11] ^= 1;
+    let (found, result) = frame_whole(&damaged);
+    assert_eq!(found.len(), 1);
+    assert!(matches!(result, Err(FrameError::Event { source: EventError::Position { .. }, .. })), "{result:?}");
+    let second = begin + usize::try_from(all[4].1).unwrap();
+    let mut damaged = part[..second + 19].to_vec();
+    damaged[second + 11] ^= 1;
+    let (found, result) = frame_whole(&damaged);
+    assert_eq!(found.len(), 2);
+    assert!(matches!(result, Err(FrameError::Event { source: EventError::Position { .. }, .. })), "{result:?}");
+}
+
+#[test]
 fn checksums_follow_the_last_format_description() {
     // A relay log has one from its own server and then one from the source.
     let bytes = [
         &MAGIC[..],
-        &description("8.0.36", 1).crc32(),
+        &description("8.0.36", 1).flags(0x40).crc32(),
         &query("BEGIN").crc32(),
         &description("8.0.36", 0).crc32(),
         &query("BEGIN").plain(),

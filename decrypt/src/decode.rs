@@ -79,6 +79,9 @@ pub(crate) fn decode(file: &str, unlocked: Unlocked, span: Span, sink: &mut dyn 
             _ => Failure::io(file, &error),
         })?;
         framer = Framer::resume(opening.description.checksum_algorithm, from);
+        if opening.relay_log {
+            framer = framer.with_foreign_positions();
+        }
         sink.prefix(&opening.bytes)?;
     }
     let facts = Facts::new(&opening, from.is_none());
@@ -88,8 +91,7 @@ pub(crate) fn decode(file: &str, unlocked: Unlocked, span: Span, sink: &mut dyn 
     let mut read = start;
     let ending = loop {
         let Ok(piece) = pieces.recv() else {
-            let end = events.framer.offset();
-            break if read == end { Ending::Whole } else { Ending::Torn { bytes: read - end } };
+            break events.finish()?;
         };
         let piece = match piece {
             Ok(piece) => piece,
@@ -151,6 +153,19 @@ impl Events<'_> {
                 Err(FrameError::Event { .. }) if self.first => return Err(no_event_at(self.file, from)),
                 Err(error) => return Ok(Some(Ending::Damaged { what: chain(&error) })),
             }
+        }
+    }
+
+    /// How the stream ends, now that no more bytes follow.
+    fn finish(&self) -> Result<Ending, Failure> {
+        match self.framer.finish() {
+            Ok(()) => Ok(Ending::Whole),
+            // What stands at a position that no event begins at may be taken for the length of one.
+            Err(FrameError::Torn { offset, .. } | FrameError::Event { offset, .. }) if self.first => {
+                Err(no_event_at(self.file, offset))
+            }
+            Err(FrameError::Torn { bytes, .. }) => Ok(Ending::Torn { bytes }),
+            Err(error) => Ok(Ending::Damaged { what: chain(&error) }),
         }
     }
 }

@@ -470,6 +470,41 @@ fn a_torn_binlog_gives_its_last_whole_transaction_at_any_length() -> Result<()> 
 }
 
 #[test]
+fn a_closed_binlog_that_was_cut_and_a_length_that_is_damaged_are_no_torn_ends() -> Result<()> {
+    let mut site = left_behind(MysqlServer::builder().start()?)?;
+    site.source.sql("FLUSH BINARY LOGS")?;
+    let rows: String = (0..8).map(|n| format!("INSERT INTO ledger.entries VALUES (9, {n}, '', 'c');")).collect();
+    site.source.sql(&rows)?;
+    let newest = site.source.binlogs()?.pop().context("a binlog")?;
+    let ends = transaction_ends(&site.source, &newest)?;
+    let disk = tempfile::tempdir()?;
+    copy_disk(&site.source, disk.path())?;
+    let file = disk.path().join(&newest);
+    let told = |bytes: &[u8], transactions: usize| -> Result<()> {
+        fs::write(&file, bytes)?;
+        let (finished, said) = salvage(&site, disk.path(), &["--dry-run"])?;
+        ensure!(finished.code == Some(4) && said["end"]["kind"] == "damaged", "{said}: {finished:?}");
+        ensure!(said["transactions"] == transactions && said["end"]["inside"] == false, "{said}");
+        Ok(())
+    };
+    // As the server wrote it, not closed: the length of the event behind the fourth transaction, bit by bit.
+    let open = fs::read(&file)?;
+    let at = (ends[3] + HEADER_LEN) as usize + 9;
+    for bit in 0..32 {
+        let mut bytes = open.clone();
+        bytes[at + bit / 8] ^= 1 << (bit % 8);
+        told(&bytes, 4)?;
+    }
+    site.source.stop()?;
+    let closed = fs::read(site.source.data().join(&newest))?;
+    told(&closed[..(ends[4] + HEADER_LEN - 7) as usize], 4)?;
+    fs::write(&file, &closed)?;
+    let (finished, said) = salvage(&site, disk.path(), &["--dry-run"])?;
+    ensure!(finished.code == Some(0) && said["transactions"] == 8, "{said}: {finished:?}");
+    Ok(())
+}
+
+#[test]
 fn damage_inside_the_history_is_told_and_nothing_behind_it_is_taken() -> Result<()> {
     let site = left_behind(MysqlServer::builder().start()?)?;
     let insert = |n: u32| site.source.sql(&format!("INSERT INTO ledger.entries VALUES (9, {n}, '', REPEAT('d', 500))"));

@@ -354,6 +354,11 @@ fn take(stream: &mut FileStream, follower: &mut Follower, effects: &mut Vec<Effe
 fn end_of(stream: &FileStream) -> SalvageEnd {
     let (whole, rest) = stream.rest();
     match (rest, stream.binlog()) {
+        (1.., Some(binlog)) if stream.is_in_closed() => SalvageEnd::Damaged {
+            binlog: binlog.clone(),
+            what: format!("its server closed it, and it was cut {rest} bytes after its last whole transaction"),
+            inside: false,
+        },
         (1.., Some(binlog)) => SalvageEnd::Torn { binlog: binlog.clone(), whole, rest },
         (_, _) => SalvageEnd::Whole,
     }

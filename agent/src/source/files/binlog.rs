@@ -17,6 +17,8 @@ pub(super) struct OpenBinlog {
     pub(super) name: BinlogName,
     /// The server's version.
     pub(super) version: String,
+    /// Whether its server had closed it when it was opened.
+    pub(super) is_closed: bool,
     /// Cuts what was read into events.
     pub(super) framer: Framer,
     path: PathBuf,
@@ -43,6 +45,7 @@ impl OpenBinlog {
         };
         Ok(Self {
             name: binlog.name.clone(),
+            is_closed: !opening.in_use,
             version: opening.description.server_version,
             framer: Framer::new(),
             path: binlog.path.clone(),

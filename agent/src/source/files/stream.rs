@@ -137,6 +137,12 @@ impl FileStream {
         self.current.as_ref().map(|binlog| &binlog.name).or(self.next.as_ref())
     }
 
+    /// Whether the server had closed the binlog that is being read: nothing was being written there any more.
+    #[must_use]
+    pub fn is_in_closed(&self) -> bool {
+        self.current.as_ref().is_some_and(|binlog| binlog.is_closed)
+    }
+
     /// Whether the server has no binlog after that one.
     pub fn is_in_newest(&self) -> Result<bool, FilesError> {
         Ok(self.files.binlogs()?.last().map(|newest| &newest.name) == self.binlog())

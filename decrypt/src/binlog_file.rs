@@ -26,8 +26,8 @@ const OPENING_LEN_MAX: usize = 4 + 19 + 57 + 255 + 5;
 
 /// `LOG_EVENT_BINLOG_IN_USE_F`: set while the server writes the file, cleared when it closes it.
 const FLAG_IN_USE: u16 = 0x1;
-/// `LOG_EVENT_RELAY_LOG_F`: the file is a replica's relay log.
-const FLAG_RELAY_LOG: u16 = 0x40;
+/// `LOG_EVENT_RELAY_LOG_F`: the file is a replica's relay log; of an event in it, that the replica made it itself.
+pub(crate) const FLAG_RELAY_LOG: u16 = 0x40;
 /// `LOG_EVENT_IGNORABLE_F`, at the first of the two bytes of flags.
 const FLAG_IGNORABLE: u8 = 0x80;
 const FLAGS_AT: usize = 17;
@@ -41,6 +41,8 @@ pub struct BinlogFile {
     seekable: bool,
     bytes: Option<u64>,
     header: Option<EncryptionHeader>,
+    /// Why the header that it has is none.
+    header_damage: Option<Failure>,
     /// The first bytes of the stream, as they are on the disk.
     head: Vec<u8>,
 }
@@ -116,6 +118,18 @@ impl BinlogFile {
     /// # Errors
     /// When it cannot be read, or is no binlog.
     pub fn open(input: &Input) -> Result<Self, Failure> {
+        let mut file = Self::open_with_any_header(input)?;
+        match file.header_damage.take() {
+            Some(damage) => Err(damage),
+            None => Ok(file),
+        }
+    }
+
+    /// The same for a file whose header may be damaged: [`Self::opened`] then tries the passwords that were kept for it.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no binlog.
+    pub(crate) fn open_with_any_header(input: &Input) -> Result<Self, Failure> {
         let shown = &input.to_string();
         let failed = |error: &std::io::Error| match error.kind() {
             ErrorKind::PermissionDenied => {
@@ -131,13 +145,20 @@ impl BinlogFile {
             Input::File(path) => Self::open_file(path).map_err(|error| failed(&error))?,
         };
         let mut head = read_up_to(&mut file, ENCRYPTION_HEADER_LEN).map_err(|error| failed(&error))?;
-        let header = header_of(shown, &head)?;
-        if header.is_some() {
+        let (header, header_damage) = match header_of(shown, &head) {
+            Ok(header) => (header, None),
+            // What is behind it may be whole.
+            Err(damage) if head.starts_with(&ENCRYPTION_MAGIC) && head.len() == ENCRYPTION_HEADER_LEN => {
+                (None, Some(damage))
+            }
+            Err(failure) => return Err(failure),
+        };
+        if header.is_some() || header_damage.is_some() {
             head.clear();
         }
         let more = read_up_to(&mut file, HEAD_LEN - head.len()).map_err(|error| failed(&error))?;
         head.extend_from_slice(&more);
-        Ok(Self { name: shown.clone(), file, seekable: bytes.is_some(), bytes, header, head })
+        Ok(Self { name: shown.clone(), file, seekable: bytes.is_some(), bytes, header, header_damage, head })
     }
 
     /// The file and, where it has one, its size.
@@ -195,10 +216,12 @@ impl BinlogFile {
     /// # Errors
     /// When no key opens it, or its first event is damaged or not all there.
     pub fn opened(&self, keys: &Keys) -> Result<Option<Opened>, Failure> {
-        let Some(header) = &self.header else { return Ok(None) };
+        if self.header.is_none() && self.header_damage.is_none() {
+            return Ok(None);
+        }
         let mut wrong = Vec::new();
         let mut unproven = None;
-        for (place, password) in keys.candidates(header, &self.head) {
+        for (place, password) in keys.candidates(self.header.as_ref(), &self.head) {
             let mut head = self.head.get(..self.head.len().min(OPENING_LEN_MAX)).unwrap_or_default().to_vec();
             StreamCipher::new(&password).apply(0, &mut head);
             match judge_opening(&head) {
@@ -208,11 +231,15 @@ impl BinlogFile {
                 Probe::Damaged(what) => unproven = Some(self.damaged(&what)),
             }
         }
-        Err(match unproven {
-            Some(failure) => failure,
-            None if wrong.is_empty() => keys.missing(&self.name, header.key_id()),
-            None => Keys::wrong(&self.name, header.key_id(), &wrong),
-        })
+        if let Some(failure) = unproven {
+            return Err(failure);
+        }
+        match (&self.header, &self.header_damage) {
+            (Some(header), _) if wrong.is_empty() => Err(keys.missing(&self.name, header.key_id())),
+            (Some(header), _) => Err(Keys::wrong(&self.name, header.key_id(), &wrong)),
+            (None, Some(damage)) => Err(damage.clone()),
+            (None, None) => Ok(None),
+        }
     }
 
     /// A file that begins like a plain one: each of its events may still be encrypted.
@@ -290,8 +317,10 @@ impl BinlogFile {
 fn header_of(shown: &str, head: &[u8]) -> Result<Option<EncryptionHeader>, Failure> {
     if head.starts_with(&ENCRYPTION_MAGIC) {
         return EncryptionHeader::parse(head).map(Some).map_err(|error| {
-            Failure::new(Exit::Damaged, format!("{shown}: {}", chain(&error)))
-                .hint("without its header an encrypted file cannot be opened; look for another copy of it")
+            Failure::new(Exit::Damaged, format!("{shown}: {}", chain(&error))).hint(
+                "look for another copy of it; without its header an encrypted file opens only with its own password, \
+                     as an archive of Highwater keeps it: give the archive's bundles of keys with --keyring",
+            )
         });
     }
     if head.starts_with(&MAGIC) {

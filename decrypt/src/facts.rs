@@ -4,7 +4,7 @@ use highwater_binlog::{
     EventType, GtidSet, Progress, RawEvent, RotateEvent, TransactionError, TransactionTracker, previous_gtids,
 };
 
-use crate::binlog_file::Opening;
+use crate::binlog_file::{FLAG_RELAY_LOG, Opening};
 use crate::failure::chain;
 use crate::mariadb::{MariaDbGtids, MariaDbStep, MariaDbTracker};
 
@@ -110,7 +110,8 @@ impl Facts {
     /// What is known of an event without following transactions.
     fn note(&mut self, event: &RawEvent<'_>) {
         match event.event_type() {
-            EventType::ROTATE => {
+            // A relay log has those of its source too, which say nothing about where it goes on itself.
+            EventType::ROTATE if !self.relay_log || event.header().flags & FLAG_RELAY_LOG != 0 => {
                 self.next_binlog = RotateEvent::read(event).ok().map(|rotate| rotate.next.binlog.to_string());
             }
             EventType::STOP => self.stopped = true,

@@ -1,7 +1,7 @@
 //! How a run ends, and what a person is told.
 
 use std::fmt::{self, Display};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
@@ -75,9 +75,9 @@ impl Failure {
 
     /// Tells it on stderr.
     pub(crate) fn print(&self) {
-        eprintln!("error: {}", self.error);
+        say(&format!("error: {}", self.error));
         if let Some(hint) = &self.hint {
-            eprintln!("hint: {hint}");
+            say(&format!("hint: {hint}"));
         }
     }
 }
@@ -89,6 +89,11 @@ impl Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Writes a line on stderr. That nobody listens there changes nothing about the run.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// An error with everything it was caused by, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

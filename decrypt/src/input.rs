@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use highwater_binlog::{ENCRYPTION_MAGIC, MAGIC};
@@ -60,7 +61,7 @@ pub(crate) fn expand(names: &[PathBuf]) -> Result<Vec<Input>, Failure> {
         } else if name.is_dir() {
             inputs.extend(of_folder(name)?.into_iter().map(Input::File));
         } else if name.extension().is_some_and(|extension| extension == "index") {
-            inputs.extend(of_index(name)?.into_iter().map(Input::File));
+            inputs.extend(named_by(name, false)?.into_iter().map(Input::File));
         } else {
             inputs.push(Input::File(name.clone()));
         }
@@ -75,7 +76,9 @@ fn of_folder(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.is_file() && begins_like_a_binlog(&path).map_err(|error| Failure::io(path.display(), &error))? {
+        // One that cannot be looked into may be anything, and tells why itself if its name is a binlog's.
+        let is_binlog = path.is_file() && begins_like_a_binlog(&path).unwrap_or_else(|_| is_numbered(&path));
+        if is_binlog {
             found.push(path);
         }
     }
@@ -91,6 +94,10 @@ fn begins_like_a_binlog(path: &Path) -> std::io::Result<bool> {
     let mut magic = Vec::new();
     File::open(path)?.take(4).read_to_end(&mut magic)?;
     Ok(magic == MAGIC || magic == ENCRYPTION_MAGIC)
+}
+
+fn is_numbered(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).and_then(numbered).is_some()
 }
 
 /// `binlog` and 42 for `binlog.000042`.
@@ -110,11 +117,18 @@ fn by_number(a: &Path, b: &Path) -> Ordering {
     }
 }
 
-/// The files that an index names. A path of the dead server's machine is looked for beside the index too.
+/// The files that an index names. A path of the server's machine is looked for beside the index and below the folders
+/// above it, and taken as it stands if it is not there: the caller must know that the files are that server's.
 ///
 /// # Errors
 /// An index that cannot be read or names none.
 pub fn of_index(index: &Path) -> Result<Vec<PathBuf>, Failure> {
+    named_by(index, true)
+}
+
+/// The files that an index names. On a machine with a server of its own, a path of the dead server's machine may be a file
+/// of the wrong server: only `is_own_disk` allows to take it as it stands.
+fn named_by(index: &Path, is_own_disk: bool) -> Result<Vec<PathBuf>, Failure> {
     let shown = index.display();
     let mut text = String::new();
     let read = File::open(index).and_then(|file| file.take(INDEX_BYTES_MAX).read_to_string(&mut text));
@@ -127,21 +141,24 @@ pub fn of_index(index: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     let folder = index.parent().unwrap_or(Path::new(""));
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let files: Vec<PathBuf> = lines.map(|line| place_of(Path::new(line), folder)).collect();
+    let files: Vec<PathBuf> = lines.map(|line| place_of(Path::new(line), folder, is_own_disk)).collect();
     if files.is_empty() {
         return Err(Failure::new(Exit::Usage, format!("{shown} names no binary logs")));
     }
     Ok(files)
 }
 
-fn place_of(line: &Path, folder: &Path) -> PathBuf {
-    let beside = line.file_name().map(|name| folder.join(name));
-    let named = folder.join(line.strip_prefix(".").unwrap_or(line));
-    match beside {
-        Some(beside) if line.is_absolute() && beside.exists() => beside,
-        Some(beside) if !named.exists() => beside,
-        _ => named,
-    }
+fn place_of(line: &Path, folder: &Path, is_own_disk: bool) -> PathBuf {
+    let beside = folder.join(line.file_name().unwrap_or_default());
+    let Ok(below_root) = line.strip_prefix("/") else {
+        let named = folder.join(line.strip_prefix(".").unwrap_or(line));
+        return if named.exists() { named } else { beside };
+    };
+    let real = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let above = real.ancestors().filter(|above| above.parent().is_some()).map(|above| above.join(below_root));
+    let as_it_stands = is_own_disk.then(|| line.to_owned());
+    let mut places = iter::once(beside.clone()).chain(above).chain(as_it_stands);
+    places.find(|place| place.exists()).unwrap_or(beside)
 }
 
 #[cfg(test)]
@@ -172,6 +189,28 @@ mod tests {
         let expected = ["binlog.000002", "binlog.000003", "binlog.000004"];
         let expected: Vec<_> = expected.iter().map(|name| Input::File(folder.path().join(name))).collect();
         assert_eq!(expand(&[index]).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_path_of_an_index_never_leads_to_the_files_of_another_server_on_this_machine() {
+        // What is there as it stands is of the server that runs here; the dead one's disk is mounted elsewhere.
+        let (here, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ours = here.path().join("binlog.000003");
+        fs::write(&ours, b"").unwrap();
+        let root = disk.path().canonicalize().unwrap();
+        let index = root.join("var/lib/mysql/binlog.index");
+        fs::create_dir_all(index.parent().unwrap()).unwrap();
+        fs::write(&index, format!("{}\n", ours.display())).unwrap();
+        let beside = index.with_file_name("binlog.000003");
+        assert_eq!(expand(std::slice::from_ref(&index)).unwrap(), [Input::File(beside.clone())], "told as missing");
+        assert_eq!(of_index(&index).unwrap(), std::slice::from_ref(&ours), "the disk is known to be the server's own");
+
+        let mounted = root.join(ours.strip_prefix("/").unwrap());
+        fs::create_dir_all(mounted.parent().unwrap()).unwrap();
+        fs::write(&mounted, b"").unwrap();
+        assert_eq!(expand(std::slice::from_ref(&index)).unwrap(), [Input::File(mounted)]);
+        fs::write(&beside, b"").unwrap();
+        assert_eq!(expand(&[index]).unwrap(), [Input::File(beside)]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use highwater_keyring::{KEYRING_BYTES_MAX, KeyBundle, Keyring, KeyringError, Key
 use zeroize::Zeroizing;
 
 use crate::cli::KeyFile;
-use crate::failure::{Exit, Failure, chain};
+use crate::failure::{Exit, Failure, chain, say};
 use crate::keys::KeySource;
 use crate::sealed::{self, Identities};
 
@@ -84,11 +84,11 @@ fn read_once(path: &Path, openers: &Openers) -> Result<Vec<KeySource>, Failure> 
         (Ok(main), Ok(Some(backup))) => Ok(main.into_iter().chain([backup]).collect()),
         (Ok(Some(main)), Ok(None)) => Ok(vec![main]),
         (Ok(Some(main)), Err(failure)) => {
-            eprintln!("warning: {}", failure.error);
+            say(&format!("warning: {}", failure.error));
             Ok(vec![main])
         }
         (Err(failure), Ok(Some(backup))) => {
-            eprintln!("warning: {}; its .backup is used", failure.error);
+            say(&format!("warning: {}; its .backup is used", failure.error));
             Ok(vec![backup])
         }
         (Ok(None), Ok(None)) => Err(missing(path)),
@@ -108,7 +108,7 @@ fn read(path: &Path, openers: &Openers) -> Result<Option<KeySource>, Failure> {
         .map_err(|(text, hint)| Failure::new(Exit::Key, format!("keyring {}: {text}", path.display())).hint(hint))?;
     source.place = path.display().to_string();
     for warning in source.keyring.warnings() {
-        eprintln!("warning: keyring {}: {warning}", path.display());
+        say(&format!("warning: keyring {}: {warning}", path.display()));
     }
     Ok(Some(source))
 }
@@ -247,13 +247,21 @@ pub(crate) fn read_secret_file(path: &Path) -> std::io::Result<Option<Zeroizing<
     Ok(Some(bytes))
 }
 
-/// The first of `paths` that exist, each once.
+/// Whether a file is there, or a folder that may not be looked into: reading it then says so.
+fn may_be_there(path: &Path) -> bool {
+    match path.metadata() {
+        Ok(facts) => facts.is_file(),
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    }
+}
+
+/// Those of `paths` that exist, each once.
 pub(crate) fn existing(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     for path in paths {
         let mut backup = path.as_os_str().to_owned();
         backup.push(".backup");
-        if (path.is_file() || Path::new(&backup).is_file()) && !found.contains(&path) {
+        if (may_be_there(&path) || may_be_there(Path::new(&backup))) && !found.contains(&path) {
             found.push(path);
         }
     }

@@ -1,5 +1,6 @@
 //! The keys at hand, and where each came from.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use highwater_binlog::{EncryptionHeader, EventCipher, EventScheme, StartEncryption};
@@ -42,6 +43,15 @@ impl Keys {
         let mut keys = Self::default();
         let mut openers = Openers::read(&places.passwords, &places.identities)?;
         openers.iterations.extend(places.iterations.iter().copied());
+        let mut found = Vec::new();
+        for datadir in &places.datadirs {
+            let mut data = datadir_keys(datadir)?;
+            keys.notes.append(&mut data.notes);
+            // What a data folder says opens the keyrings that are given by themselves too.
+            openers.passwords.append(&mut data.passwords.0);
+            openers.iterations.append(&mut data.iterations);
+            found.push(data);
+        }
         for key in &places.keys {
             keys.sources.push(keyring_file::read_key(key)?);
         }
@@ -52,17 +62,7 @@ impl Keys {
         for config in &places.vaults {
             keys.sources.push(crate::vault::read(config)?);
         }
-        for datadir in &places.datadirs {
-            if !datadir.is_dir() {
-                return Err(Failure::new(Exit::Key, format!("data folder {}: no such folder", datadir.display()))
-                    .hint(
-                        "give the folder with the server's ibdata1 and mysqld-auto.cnf, wherever its disk is mounted",
-                    ));
-            }
-            let found = datadir::find(datadir);
-            keys.notes.extend(found.notes);
-            openers.passwords.extend(found.passwords.0);
-            openers.iterations.extend(found.iterations);
+        for found in found {
             #[cfg(feature = "vault")]
             for config in found.vaults {
                 match crate::vault::read(&config) {
@@ -137,11 +137,14 @@ impl Keys {
         self.sources().next().is_none() && self.notes().next().is_none()
     }
 
-    /// Every password that may open a file with this header and these first bytes after it, and where it is from.
-    pub(crate) fn candidates(&self, header: &EncryptionHeader, body: &[u8]) -> Vec<(&str, FilePassword)> {
+    /// Every password that may open a file with this header, none if that is damaged, and these first bytes after it;
+    /// and where it is from.
+    pub(crate) fn candidates(&self, header: Option<&EncryptionHeader>, body: &[u8]) -> Vec<(&str, FilePassword)> {
         let mut found = Vec::new();
         for source in self.sources() {
-            if let Some(key) = source.keyring.get(header.key_id()) {
+            if let Some(header) = header
+                && let Some(key) = source.keyring.get(header.key_id())
+            {
                 found.push((source.place.as_str(), header.wrapped().unwrap_with(key)));
             }
         }
@@ -248,6 +251,15 @@ impl Keys {
 /// The same key once more.
 fn copy(key: &MasterKey) -> MasterKey {
     MasterKey::init_with(|bytes| *bytes = *key.expose())
+}
+
+/// What a data folder says about its server's keyring.
+fn datadir_keys(datadir: &Path) -> Result<datadir::Found, Failure> {
+    if datadir.is_dir() {
+        return Ok(datadir::find(datadir));
+    }
+    Err(Failure::new(Exit::Key, format!("data folder {}: no such folder", datadir.display()))
+        .hint("give the folder with the server's ibdata1 and mysqld-auto.cnf, wherever its disk is mounted"))
 }
 
 impl KeySource {

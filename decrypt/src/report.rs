@@ -121,7 +121,8 @@ impl FileReport {
             ChecksumAlgorithm::None => "none",
             ChecksumAlgorithm::Crc32 => "crc32",
         });
-        self.in_use = Some(opening.in_use);
+        // The flag is never set in a relay log.
+        self.in_use = (!opening.relay_log).then_some(opening.in_use);
     }
 
     /// Adds what reading it showed.
@@ -197,11 +198,13 @@ impl FileReport {
     }
 
     fn closed_text(&self) -> Option<String> {
-        Some(match (self.in_use?, &self.next_binlog, self.stopped) {
+        Some(match (self.in_use, &self.next_binlog, self.stopped) {
             (_, Some(next), _) => format!("yes: {next} follows"),
             (_, None, Some(true)) => "yes: its server stopped".to_owned(),
-            (true, None, _) => "no: its server is running, or was killed".to_owned(),
-            (false, None, _) => "yes".to_owned(),
+            (Some(true), None, _) => "no: its server is running, or was killed".to_owned(),
+            (Some(false), None, _) => "yes".to_owned(),
+            // Nothing is known of a file whose first event was not read.
+            (None, None, _) => self.kind.map(|_| "not known: a relay log does not say".to_owned())?,
         })
     }
 

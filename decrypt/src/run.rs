@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::binlog_file::BinlogFile;
 use crate::cli::{Job, Task};
 use crate::decode::{Ending, Extent, Span, decode};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, say};
 use crate::input::Input;
 use crate::keys::Keys;
 use crate::output::{FileOutput, Nowhere, StdoutOutput, create_folder};
@@ -52,7 +52,7 @@ fn process(
     sequences: &mut Sequences,
     report: &mut FileReport,
 ) -> Result<(), Failure> {
-    let file = BinlogFile::open(input)?;
+    let file = BinlogFile::open_with_any_header(input)?;
     report.add_file(&file);
     if matches!(job.task, Task::Inspect) && keys.is_empty() && file.header().is_some() {
         // Without keyrings only the header can be told; that is no failure.
@@ -61,7 +61,8 @@ fn process(
     let unlocked = file.unlock(keys)?;
     report.add_opening(&unlocked);
     let name = input.to_string();
-    let in_use = unlocked.opening.in_use;
+    // A relay log does not say whether it was closed.
+    let closed = (!unlocked.opening.relay_log).then_some(!unlocked.opening.in_use);
     let (extent, target) = match &job.task {
         Task::Inspect | Task::Verify => (decode(&name, unlocked, span, &mut Nowhere)?, None),
         Task::ToStdout => {
@@ -74,8 +75,7 @@ fn process(
             let path = job.task.target(input);
             let mut output = FileOutput::create(&path)?;
             let extent = decode(&name, unlocked, span, &mut output)?;
-            let is_part = matches!(extent.ending, Ending::Unreadable { .. } | Ending::Damaged { .. });
-            let target = if is_part { output.finish_partial()? } else { output.finish()? };
+            let target = if lost(&extent, closed) { output.finish_partial()? } else { output.finish()? };
             (extent, Some(target))
         }
     };
@@ -87,25 +87,48 @@ fn process(
     if let Some(followed) = &followed {
         report.add_followed(followed);
     }
-    judge(&name, in_use, &extent, target.map(|target| target.display().to_string()))?;
+    judge(&name, closed, &extent, target.map(|target| target.display().to_string()))?;
     let broken = followed.and_then(|followed| followed.failure);
     match (&job.task, broken) {
         (Task::Inspect | Task::Verify, Some(failure)) => Err(failure),
         (_, Some(failure)) => {
-            eprintln!("warning: {}", failure.error);
+            say(&format!("warning: {}", failure.error));
             Ok(())
         }
         (_, None) => Ok(()),
     }
 }
 
+/// Whether the file had more than what was read of it. One that was not closed may end anywhere: what its server had not
+/// written was never committed.
+fn lost(extent: &Extent, closed: Option<bool>) -> bool {
+    match extent.ending {
+        Ending::Unreadable { .. } | Ending::Damaged { .. } => true,
+        Ending::Torn { .. } => closed == Some(true),
+        Ending::Whole => closed == Some(true) && extent.open.is_some(),
+        Ending::Wanted => false,
+    }
+}
+
 /// Whether a file that was read to its end, or as far as it could be, is a whole one.
-fn judge(name: &str, in_use: bool, extent: &Extent, target: Option<String>) -> Result<(), Failure> {
+fn judge(name: &str, closed: Option<bool>, extent: &Extent, target: Option<String>) -> Result<(), Failure> {
     let (end, kept) = (extent.end, extent.kept);
-    let fate = if in_use {
-        "its server was still writing it, or was killed: all whole transactions are there; a later copy may have more"
-    } else {
-        "all transactions before it are whole; the file was closed by its server, so a longer copy of it existed"
+    let fate = match (closed, &target) {
+        (Some(true), Some(target)) => format!(
+            "its server closed the file, so it was cut later: look for a longer copy; the {kept} bytes of whole \
+             transactions are in {target}"
+        ),
+        (Some(true), None) => format!(
+            "its server closed the file, so it was cut later: look for a longer copy; the {kept} bytes before are whole"
+        ),
+        (Some(false), _) => {
+            "its server was still writing it, or was killed: all whole transactions are there; a later \
+                             copy may have more"
+                .to_owned()
+        }
+        (None, _) => "a relay log does not say whether it was closed: its replica may have been writing it; all whole \
+                      transactions are there"
+            .to_owned(),
     };
     let inside =
         |open: &crate::facts::Open| format!(" inside of transaction {}, which begins at {}", open.gtid, open.start);
@@ -127,7 +150,7 @@ fn judge(name: &str, in_use: bool, extent: &Extent, target: Option<String>) -> R
             Err(Failure::new(Exit::Damaged, format!("{name} ends{}", inside(open))).hint(fate))
         }
         (Ending::Wanted, Some(open)) => {
-            eprintln!("warning: {name}: the position asked for lies{}", inside(open));
+            say(&format!("warning: {name}: the position asked for lies{}", inside(open)));
             disorder(name, extent)
         }
         (Ending::Whole | Ending::Wanted, _) => disorder(name, extent),
@@ -150,7 +173,7 @@ fn tell(job: &Job, report: &FileReport) -> Result<(), Failure> {
         Task::Inspect => write!(stdout, "{report}"),
         Task::Verify if report.error.is_none() => writeln!(stdout, "{}", report.summary()),
         Task::ToFile(_) | Task::ToFolder(_) if report.error.is_none() => {
-            eprintln!("{}", report.summary());
+            say(&report.summary());
             Ok(())
         }
         Task::Verify | Task::ToFile(_) | Task::ToFolder(_) | Task::ToStdout => Ok(()),

@@ -25,7 +25,7 @@ pub(crate) fn watch() {
             if let Some(path) = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 let _ = std::fs::remove_file(path);
             }
-            eprintln!("error: interrupted\nhint: files that were complete are kept, nothing else is");
+            crate::failure::say("error: interrupted\nhint: files that were complete are kept, nothing else is");
             std::process::exit(Exit::Interrupted.code().into());
         }
     });

@@ -1,11 +1,13 @@
 //! `binlog-decrypt` on the disk of a real server, against what that server itself sends.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use highwater_binlog::{EventType, Framer};
 use highwater_tests::{Finished, MysqlServer, Programs, Workload, Writer, mysql_program};
 
 /// Where the first event's flags lie, and the flag that an open binlog has on the disk and never on the wire.
@@ -92,36 +94,124 @@ fn encrypted_relay_logs_open_too() -> Result<()> {
     }
     replica.sql("STOP REPLICA IO_THREAD; FLUSH RELAY LOGS")?;
 
-    let mut statements = String::new();
-    for entry in fs::read_dir(replica.data())? {
-        let path = entry?.path();
-        let relay = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains("-relay-bin.0"));
-        if relay {
-            ensure!(fs::read(&path)?.starts_with(b"\xfdbin"), "{} is not encrypted", path.display());
-            statements += &decoded(&path, &replica)?;
-        }
+    let mut relay_logs: Vec<PathBuf> =
+        fs::read_dir(replica.data())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    relay_logs.retain(|path| path.to_str().is_some_and(|path| path.contains("-relay-bin.0")));
+    relay_logs.sort();
+    ensure!(relay_logs.len() > 1, "{relay_logs:?}");
+    let folder = tempfile::tempdir()?;
+    let (programs, out, keyring) = (Programs::find()?, folder.path().as_os_str(), replica.keyring());
+    for path in &relay_logs {
+        ensure!(fs::read(path)?.starts_with(b"\xfdbin"), "{} is not encrypted", path.display());
     }
-    for name in ["shop", "bank", "audit-log"] {
-        ensure!(
-            statements.contains(&format!("CREATE DATABASE `{name}`"))
-                || statements.contains(&format!("CREATE DATABASE {name}")),
-            "no {name}"
-        );
+    let files = relay_logs.iter().map(|path| path.as_os_str());
+    let keys: [&OsStr; 2] = ["--keyring".as_ref(), keyring.as_os_str()];
+    let all = |task: &[&'static str]| -> Vec<&OsStr> {
+        task.iter().map(OsStr::new).chain(keys).chain(files.clone()).collect()
+    };
+    programs.decrypt(all(&["--verify"]))?.success()?;
+    programs.decrypt([&all(&[])[..], &["--output-dir".as_ref(), out]].concat())?.success()?;
+
+    // What the replica received is, event for event, what the source has; and `mysqlbinlog` reads both alike.
+    let (mut received, mut printed) = (Vec::new(), String::new());
+    for path in &relay_logs {
+        let plain = folder.path().join(path.file_name().context("a name")?);
+        received.extend(events_of(&fs::read(&plain)?)?);
+        printed += &printed_by_mysqlbinlog(&plain)?;
+    }
+    let (mut sent, mut expected) = (Vec::new(), String::new());
+    for (name, bytes) in source.remote_binlogs()? {
+        let plain = folder.path().join(name);
+        fs::write(&plain, &bytes)?;
+        sent.extend(events_of(&bytes)?);
+        expected += &printed_by_mysqlbinlog(&plain)?;
+    }
+    ensure!(sent.len() > 10_000 && received == sent, "{} bytes received of {}", received.len(), sent.len());
+    let transactions = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter(|line| line.starts_with("SET @@SESSION.GTID_NEXT= '") && line.contains(':'))
+            .map(str::to_owned)
+            .collect()
+    };
+    ensure!(transactions(&printed) == transactions(&expected), "other transactions");
+    ensure!(transactions(&printed).len() > 5, "{printed}");
+
+    // Where each goes on is what its replica says, not what its source said.
+    let reports = programs.decrypt(all(&["--inspect", "--json"]))?.success()?.text();
+    let reports: Vec<serde_json::Value> = reports.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    for (n, report) in reports.iter().enumerate() {
+        let next = relay_logs.get(n + 1).and_then(|path| path.file_name()?.to_str());
+        ensure!(report["kind"] == "relay log" && report["in_use"].is_null(), "{report}");
+        ensure!(report["next_binlog"].as_str() == next, "{next:?}: {report}");
+    }
+    let newest = relay_logs.last().context("a relay log")?.as_os_str();
+    let text = programs.decrypt(["--inspect".as_ref(), keys[0], keys[1], newest])?.success()?.text();
+    ensure!(text.contains("not known: a relay log does not say"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_changed_length_in_an_open_binlog_is_damage_and_what_stands_before_it_is_whole() -> Result<()> {
+    let mut server = MysqlServer::builder().start()?;
+    Workload::create(&server)?;
+    let name = server.binlogs()?.pop().context("a binlog")?;
+    let listing = server.sql(&format!("SHOW BINLOG EVENTS IN '{name}'"))?;
+    let rows: Vec<(String, usize)> = listing
+        .lines()
+        .map(|line| line.split('\t').collect::<Vec<_>>())
+        .filter_map(|fields| Some((fields.get(2)?.to_string(), fields.get(1)?.parse().ok()?)))
+        .collect();
+    let begins: Vec<usize> = rows.iter().filter(|(kind, _)| kind == "Gtid").map(|(_, at)| *at).collect();
+    let middle = begins.len() / 2;
+    ensure!(middle > 3, "{listing}");
+    let sent = as_on_disk(server.remote_binlog(&name)?, true);
+    server.kill()?;
+
+    let (programs, data) = (Programs::find()?, server.data());
+    let (whole, folder) = (fs::read(data.join(&name))?, tempfile::tempdir()?);
+    let (file, out) = (folder.path().join(&name), folder.path().join("out"));
+    let before = folder.path().join("before");
+    fs::write(&before, &sent[..begins[middle]])?;
+    let before = printed_by_mysqlbinlog(&before)?;
+    // Of the transaction's first event, and of the one after it.
+    let second = rows.iter().map(|(_, at)| *at).find(|at| *at > begins[middle]).context("an event")?;
+    for (event, bit) in [begins[middle], second].into_iter().flat_map(|at| (0..32).map(move |bit| (at, bit))) {
+        let mut bytes = whole.clone();
+        bytes[512 + event + 9 + bit / 8] ^= 1 << (bit % 8);
+        fs::write(&file, bytes)?;
+        let place = ["--datadir".as_ref(), data.as_os_str(), "-o".as_ref(), out.as_os_str(), file.as_os_str()];
+        let run = programs.decrypt(place)?;
+        ensure!(run.code == Some(4) && run.stderr.contains(&format!("event at offset {event}")), "bit {bit}: {run:?}");
+        let partial = folder.path().join("out.partial");
+        ensure!(fs::read(&partial)? == sent[..begins[middle]], "bit {bit} of the event at {event}");
+        if bit == 0 {
+            ensure!(printed_by_mysqlbinlog(&partial)? == before, "mysqlbinlog reads something else");
+        }
+        fs::remove_file(partial)?;
     }
     Ok(())
 }
 
-/// What `mysqlbinlog` says of a decrypted file.
-fn decoded(path: &Path, server: &MysqlServer) -> Result<String> {
-    let folder = tempfile::tempdir()?;
-    let plain = folder.path().join("plain");
-    let keyring = server.keyring();
-    Programs::find()?
-        .decrypt([path.as_os_str(), "--keyring".as_ref(), keyring.as_os_str(), "-o".as_ref(), plain.as_os_str()])?
-        .success()?;
-    Ok(Finished::run(Command::new(mysql_program("mysqlbinlog")?).arg("--verify-binlog-checksum").arg(&plain))?
-        .success()?
-        .text())
+/// The bytes of all events that are neither about the file itself nor about the connection.
+fn events_of(plain: &[u8]) -> Result<Vec<u8>> {
+    let mut framer = Framer::new();
+    framer.push(plain);
+    let mut bytes = Vec::new();
+    while let Some((_, event)) = framer.next()? {
+        let about_the_file =
+            [EventType::FORMAT_DESCRIPTION, EventType::PREVIOUS_GTIDS, EventType::ROTATE, EventType::STOP];
+        if !about_the_file.contains(&event.event_type()) {
+            bytes.extend_from_slice(event.bytes());
+        }
+    }
+    framer.finish()?;
+    Ok(bytes)
+}
+
+/// What `mysqlbinlog` prints of a plain file, which it must find whole.
+fn printed_by_mysqlbinlog(plain: &Path) -> Result<String> {
+    let mut command = Command::new(mysql_program("mysqlbinlog")?);
+    Ok(Finished::run(command.arg("--verify-binlog-checksum").arg(plain))?.success()?.text())
 }
 
 /// The server's bytes as they are on the disk: only there is the open file marked.

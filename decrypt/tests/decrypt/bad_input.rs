@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Folder, KEY_HEX, Run, encrypted, text, transactions};
+use crate::support::{Folder, KEY_HEX, Run, encrypted, open, text, transactions};
 
 #[test]
 fn every_byte_of_the_header_changed_is_harmless_or_a_typed_error_without_output() {
@@ -50,6 +50,7 @@ fn every_byte_of_the_header_changed_is_harmless_or_a_typed_error_without_output(
 fn every_length_below_2_kib_is_a_typed_error_or_whole_transactions() {
     let folder = Folder::new();
     let (plain, begins) = transactions(1..12);
+    let plain = open(plain);
     let whole = encrypted(&plain);
     assert!(whole.len() > 2048);
     let keyring = folder.keyring("keyring", KEY_HEX);

@@ -80,6 +80,17 @@ fn bundles_of_an_archive_open_files_by_key_and_by_file_password() {
     let compressed = zstd::encode_all(&bundle[..], 3).unwrap();
     let unsealed = folder.write("bundle.zst", &compressed);
     opens(&["--keyring", text(&unsealed)], &file, &plain);
+    // Its header is damaged: what tells the file apart is behind it.
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4..100].fill(0xee);
+    let headless = folder.write("headless", &bytes);
+    opens(&["--keyring", text(&unsealed)], &headless, &plain);
+    bytes[512] ^= 1;
+    let other = folder.write("headless", &bytes);
+    let stderr = Run::new(&["--keyring", text(&unsealed), text(&other)]).fails_with(4, &folder);
+    assert!(stderr.starts_with("error: DIR/headless: ") && stderr.contains("bundles of keys"), "{stderr}");
+    let stderr = Run::new(&["--inspect", text(&other)]).fails_with(4, &folder);
+    assert!(stderr.starts_with("error: DIR/headless: "), "{stderr}");
     let renamed = folder.path("other-name");
     fs::rename(&file, &renamed).unwrap();
     opens(&["--keyring", text(&unsealed)], &renamed, &plain);

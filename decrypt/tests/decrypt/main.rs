@@ -9,7 +9,7 @@ mod support;
 
 use std::fs;
 
-use support::{Folder, KEY_HEX, KEY_ID, Run, encrypted, plain_binlog, text, transactions};
+use support::{Folder, KEY_HEX, KEY_ID, Run, encrypted, open, plain_binlog, text, transactions};
 
 #[test]
 fn an_encrypted_file_becomes_the_plain_one_on_stdout() {
@@ -145,6 +145,7 @@ fn files_that_are_no_keyring_or_not_there_are_named() {
 fn a_torn_file_gives_all_whole_events_and_says_so() {
     let folder = Folder::new();
     let (plain, offsets) = plain_binlog(3);
+    let plain = open(plain);
     let keyring = folder.keyring("keyring", KEY_HEX);
     let last = offsets[3];
     for cut in [last + 1, last + 18, last + 19, plain.len() - 1] {

@@ -10,12 +10,13 @@ use std::process::{Command, Stdio};
 use highwater_binlog::StreamCipher;
 use highwater_keyring::FilePassword;
 
-use crate::support::{FILE_PASSWORD, Folder, KEY_HEX, Run, encrypted, event, opening, text, transactions};
+use crate::support::{FILE_PASSWORD, Folder, KEY_HEX, Run, encrypted, event, open, opening, text, transactions};
 
 #[test]
 fn a_file_cut_anywhere_gives_everything_up_to_its_last_whole_transaction() {
     let folder = Folder::new();
     let (plain, begins) = transactions(1..4);
+    let plain = open(plain);
     let keyring = folder.keyring("keyring", KEY_HEX);
     let whole = encrypted(&plain);
     for end in (begins[0]..plain.len()).step_by(3) {
@@ -144,6 +145,124 @@ fn a_position_inside_of_an_event_is_refused_and_one_inside_of_a_transaction_is_s
 }
 
 #[test]
+fn every_changed_bit_of_a_length_is_damage_whether_the_file_was_closed_or_not() {
+    let folder = Folder::new();
+    let (closed, begins) = transactions(1..6);
+    let keyring = folder.keyring("keyring", KEY_HEX);
+    for plain in [open(closed.clone()), closed] {
+        let whole = encrypted(&plain);
+        for bit in 0..32 {
+            let mut bytes = whole.clone();
+            bytes[512 + begins[2] + 9 + bit / 8] ^= 1 << (bit % 8);
+            let file = folder.write("binlog.000001", bytes);
+            let out = folder.path("out");
+            let stderr = Run::new(&["--keyring", text(&keyring), "-o", text(&out), text(&file)]).fails_with(4, &folder);
+            let expected = format!("error: DIR/binlog.000001: event at offset {}: ", begins[2]);
+            assert!(stderr.starts_with(&expected), "bit {bit}: {stderr}");
+            assert_eq!(folder.names(), ["binlog.000001", "keyring", "out.partial"], "bit {bit}");
+            assert!(fs::read(folder.path("out.partial")).unwrap() == plain[..begins[2]], "bit {bit}");
+            fs::remove_file(folder.path("out.partial")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_closed_file_that_was_cut_gives_a_part_and_an_open_one_all_that_was_committed() {
+    let folder = Folder::new();
+    let (closed, begins) = transactions(1..4);
+    let keyring = folder.keyring("keyring", KEY_HEX);
+    // Inside of an event, and between the events of a transaction.
+    for end in [begins[1] + 30, begins[1] + 42 + 23] {
+        let file = folder.write("binlog.000001", encrypted(&closed[..end]));
+        let out = folder.path("out");
+        let arguments = ["--keyring", text(&keyring), "-o", text(&out), text(&file)];
+        let stderr = Run::new(&arguments).fails_with(4, &folder);
+        assert!(stderr.contains("its server closed the file, so it was cut later"), "{stderr}");
+        assert!(stderr.contains("are in DIR/out.partial"), "{stderr}");
+        assert!(!out.exists());
+        assert!(fs::read(folder.path("out.partial")).unwrap() == closed[..begins[1]]);
+        fs::remove_file(folder.path("out.partial")).unwrap();
+
+        let plain = open(closed.clone());
+        folder.write("binlog.000001", encrypted(&plain[..end]));
+        let stderr = Run::new(&arguments).fails_with(4, &folder);
+        assert!(stderr.contains("its server was still writing it, or was killed"), "{stderr}");
+        assert!(fs::read(&out).unwrap() == plain[..begins[1]]);
+        fs::remove_file(out).unwrap();
+    }
+}
+
+#[test]
+fn a_position_where_no_event_begins_is_no_damage_whatever_stands_there() {
+    let folder = Folder::new();
+    let (plain, _) = transactions(1..4);
+    // Inside of an event, what looks like the header of one that the file is too short for, at its place or without one.
+    let from = plain.len() + 19 + 4;
+    let header = |end_log_pos: u32| {
+        let mut header = vec![0u8; 19];
+        header[4] = 29;
+        header[9..13].copy_from_slice(&100_000u32.to_le_bytes());
+        header[13..17].copy_from_slice(&end_log_pos.to_le_bytes());
+        header
+    };
+    for end_log_pos in [0, from as u32 + 100_000, 77] {
+        let at = plain.len();
+        let file = [&plain[..], &event(28, at, 0x80, &[&[0; 4][..], &header(end_log_pos)[..], &[9; 50]].concat())];
+        let file = folder.write("binlog.000001", file.concat());
+        let (out, from) = (folder.path("out"), from.to_string());
+        let stderr = Run::new(&["--from", &from, "-o", text(&out), text(&file)]).fails_with(2, &folder);
+        assert!(stderr.starts_with(&format!("error: DIR/binlog.000001: no event begins at {from}\n")), "{stderr}");
+        assert_eq!(folder.names(), ["binlog.000001"]);
+    }
+}
+
+#[test]
+fn a_relay_log_goes_on_where_its_replica_says_and_does_not_say_whether_it_was_closed() {
+    let folder = Folder::new();
+    let rotate = |name: &str| [&4u64.to_le_bytes()[..], name.as_bytes()].concat();
+    let mut file = opening(0x40);
+    // Its source's: positions and flags are those of the source's binlog.
+    file.extend(event(4, 100_000, 0, &rotate("binlog.000002")));
+    let source_only = folder.write("db1-relay-bin.000001", &file);
+    let inspect = |path: &std::path::Path| Run::new(&["--inspect", text(path)]).stdout();
+    let report = inspect(&source_only);
+    assert!(report.contains("closed          not known: a relay log does not say\n"), "{report}");
+    assert!(!report.contains("binlog.000002"), "{report}");
+    let json = Run::new(&["--inspect", "--json", text(&source_only)]).stdout();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["in_use"].is_null() && json["next_binlog"].is_null() && json["kind"] == "relay log", "{json}");
+
+    let torn = folder.write("torn", [&file[..], &event(28, 9, 0x80, &[0; 9])[..20]].concat());
+    let stderr = Run::new(&["--verify", text(&torn)]).fails_with(4, &folder);
+    assert!(stderr.contains("hint: a relay log does not say whether it was closed"), "{stderr}");
+
+    file.extend(event(4, file.len(), 0x40, &rotate("db1-relay-bin.000002")));
+    let report = inspect(&folder.write("db1-relay-bin.000001", &file));
+    assert!(report.contains("closed          yes: db1-relay-bin.000002 follows\n"), "{report}");
+}
+
+#[test]
+fn nobody_listening_on_stderr_changes_nothing() {
+    let folder = Folder::new();
+    let (plain, _) = transactions(1..4);
+    let file = folder.write("binlog.000001", &plain);
+    let missing = folder.path("missing");
+    let out = folder.path("out");
+    for (arguments, code) in [(vec![text(&missing)], 1), (vec!["-o", text(&out), text(&file)], 0)] {
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let status = Command::new(env!("CARGO_BIN_EXE_binlog-decrypt"))
+            .args(&arguments)
+            .stdout(Stdio::null())
+            .stderr(OwnedFd::from(ours))
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+    assert!(fs::read(out).unwrap() == plain);
+}
+
+#[test]
 fn stdin_gives_what_the_file_gives() {
     let folder = Folder::new();
     let (plain, _) = transactions(1..3000);
@@ -166,7 +285,7 @@ fn a_transaction_larger_than_memory_is_held_back_until_it_is_whole() {
     let (mut plain, begins) = transactions(1..2);
     // Its GTID and BEGIN events, 40 MiB of rows, and its end.
     let (whole, _) = transactions(1..3);
-    let (head, end) = (whole[begins[1]..begins[1] + 65 + 42].to_vec(), event(16, 0, 0, &[0; 8]));
+    let (head, end) = (whole[begins[1]..begins[1] + 65 + 42].to_vec(), |at| event(16, at, 0, &[0; 8]));
     plain.extend(head);
     for _ in 0..40 {
         let row = event(29, plain.len(), 0, &vec![7; 1 << 20]);
@@ -176,7 +295,7 @@ fn a_transaction_larger_than_memory_is_held_back_until_it_is_whole() {
     let run = Run::new(&[text(&file)]);
     assert_eq!(run.code(), 4, "{}", run.stderr());
     assert!(run.bytes() == &plain[..begins[1]], "{}", run.bytes().len());
-    plain.extend(end);
+    plain.extend(end(plain.len()));
     let file = folder.write("whole", &plain);
     let run = Run::new(&[text(&file)]);
     assert_eq!(run.code(), 0, "{}", run.stderr());

@@ -96,6 +96,12 @@ pub(crate) fn opening(flags: u16) -> Vec<u8> {
     file
 }
 
+/// The same binlog while its server has not closed it.
+pub(crate) fn open(mut plain: Vec<u8>) -> Vec<u8> {
+    plain[21] |= 1;
+    plain
+}
+
 /// A plain binlog with the transactions `numbers` of one server, each of four events, after those before the first. Its
 /// transactions begin at the offsets returned; the last of these is the end.
 pub(crate) fn transactions(numbers: std::ops::Range<u64>) -> (Vec<u8>, Vec<usize>) {

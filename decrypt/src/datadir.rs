@@ -1,9 +1,9 @@
 //! The keyring of a data folder, found the way its server found it.
 //!
-//! Looked at are, in this order: `mysqld.my` (which components there are), `component_keyring_vault.cnf`,
-//! `component_keyring_file.cnf` in the data folder and in the plug-in folders, `component_percona_keyring_encrypted_file.cnf`,
-//! `mysqld-auto.cnf`, the option files, and, where none of these names a keyring, the places where packages put it. All
-//! that is found is used: what a key opens decides, not where it was.
+//! Looked at are, in this order: `mysqld.my` in the data folder and beside `mysqld` (which components there are), the
+//! components' configurations in the data folder and in the plug-in folders, `mysqld-auto.cnf`, the option files, and,
+//! where none of these names a keyring, the places where packages put it. All that is found is used: what a key opens
+//! decides, not where it was.
 
 use std::fmt;
 use std::fs;
@@ -18,6 +18,19 @@ use crate::option_files::{OptionFiles, Setting};
 /// Where packages put components, and with them the configuration that counts where a data folder has none.
 const PLUGIN_FOLDERS: [&str; 4] =
     ["/usr/lib/mysql/plugin", "/usr/lib64/mysql/plugin", "/usr/local/mysql/lib/plugin", "/usr/lib/mysql/plugins"];
+
+/// Where packages put `mysqld`, and with it the manifest of the whole installation.
+const PROGRAM_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/mysql/bin"];
+
+/// Components whose keyrings only their server reads, each with a configuration `NAME.cnf`.
+const OTHER_COMPONENTS: [&str; 6] = [
+    "component_keyring_encrypted_file",
+    "component_keyring_oci",
+    "component_keyring_aws",
+    "component_keyring_kmip",
+    "component_keyring_kms",
+    "component_keyring_hashicorp",
+];
 
 /// `mysqld.my`: the components loaded at start, several separated by commas or semicolons.
 #[derive(Deserialize)]
@@ -76,15 +89,12 @@ pub(crate) fn find(datadir: &Path) -> Found {
         found.notes.push(format!("{} is not a folder", datadir.display()));
         return found;
     }
-    match read_json::<Manifest>(&datadir.join("mysqld.my")) {
-        Ok(Some(manifest)) => note_other_components(&manifest, &mut found.notes),
-        Ok(None) => {}
-        Err(note) => found.notes.push(note),
-    }
-    let configs = [component_config(datadir), percona_config(datadir, &mut found), persisted_config(datadir)];
+    note_other_components(datadir, &mut found.notes);
+    let mut configs = component_configs(datadir);
+    configs.extend(percona_configs(datadir, &mut found));
+    configs.push(persisted_config(datadir));
     let mut configured = false;
-    let vault = datadir.join("component_keyring_vault.cnf");
-    if vault.is_file() {
+    for vault in of_component(datadir, "component_keyring_vault.cnf") {
         configured = true;
         #[cfg(feature = "vault")]
         found.vaults.push(vault);
@@ -100,7 +110,7 @@ pub(crate) fn find(datadir: &Path) -> Found {
                     let path = path.display();
                     found.notes.push(format!("{} names the keyring {path}, which is not there", datadir.display()));
                 }
-                found.keyrings.extend(places);
+                found.add_keyrings(places);
             }
             Ok(None) => {}
             Err(note) => found.notes.push(note),
@@ -133,6 +143,14 @@ pub(crate) fn find(datadir: &Path) -> Found {
 }
 
 impl Found {
+    fn add_keyrings(&mut self, places: Vec<PathBuf>) {
+        for place in places {
+            if !self.keyrings.contains(&place) {
+                self.keyrings.push(place);
+            }
+        }
+    }
+
     /// Takes a setting of an option file; whether it names a place of keys.
     fn add_setting(&mut self, setting: &Setting, datadir: &Path) -> bool {
         let Setting { name, value, file } = setting;
@@ -143,7 +161,7 @@ impl Found {
                     let (file, path) = (file.display(), value.as_str());
                     self.notes.push(format!("{file} names the keyring {path}, which is not there"));
                 }
-                self.keyrings.extend(places);
+                self.add_keyrings(places);
                 true
             }
             "keyring_vault_config" => {
@@ -189,26 +207,35 @@ impl Found {
     }
 }
 
-/// The path in the data folder's configuration of `component_keyring_file`, or in the one of the whole installation.
-fn component_config(datadir: &Path) -> Result<Option<PathBuf>, String> {
-    let name = Path::new("component_keyring_file.cnf");
+/// Files of a component's configuration: in the data folder and, for the whole installation, in the plug-in folders.
+fn of_component(datadir: &Path, name: &str) -> Vec<PathBuf> {
     let mut places = vec![datadir.join(name)];
     for folder in PLUGIN_FOLDERS {
-        places.extend(places_of(&Path::new(folder).join(name), datadir));
+        places.extend(places_below(&Path::new(folder).join(name), datadir));
     }
-    for place in places {
-        // One without a path only says that the data folder's counts.
-        if let Some(ComponentConfig { path: Some(path) }) = read_json::<ComponentConfig>(&place)? {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
+    places.retain(|path| path.is_file());
+    places
 }
 
-/// The path in the configuration of Percona's component, whose password is added to what was found.
-fn percona_config(datadir: &Path, found: &mut Found) -> Result<Option<PathBuf>, String> {
-    let name = "component_percona_keyring_encrypted_file.cnf";
-    let Some(config) = read_json::<PerconaConfig>(&datadir.join(name))? else { return Ok(None) };
+/// A path out of a configuration, none if it has none, or why that is not understood.
+type Configured = Result<Option<PathBuf>, String>;
+
+/// The paths in the configurations of `component_keyring_file`. Which of them the server took, it alone knows: a file in
+/// the data folder may be a forgotten one.
+fn component_configs(datadir: &Path) -> Vec<Configured> {
+    let places = of_component(datadir, "component_keyring_file.cnf").into_iter();
+    // One without a path only says that the data folder's counts.
+    places.map(|place| Ok(read_json::<ComponentConfig>(&place)?.and_then(|config| config.path))).collect()
+}
+
+/// The paths in the configurations of Percona's component, whose passwords are added to what was found.
+fn percona_configs(datadir: &Path, found: &mut Found) -> Vec<Configured> {
+    let places = of_component(datadir, "component_percona_keyring_encrypted_file.cnf").into_iter();
+    places.map(|place| percona_config(&place, datadir, found)).collect()
+}
+
+fn percona_config(place: &Path, datadir: &Path, found: &mut Found) -> Configured {
+    let Some(config) = read_json::<PerconaConfig>(place)? else { return Ok(None) };
     if let Some(password) = config.password {
         found.passwords.0.push(Zeroizing::new(password.into_bytes()));
     }
@@ -237,19 +264,21 @@ fn named<'a>(value: &'a serde_json::Value, name: &str) -> Option<&'a str> {
     members.values().find_map(|member| named(member, name))
 }
 
+/// An absolute path below each folder above the data folder, and as it stands.
+fn places_below(path: &Path, datadir: &Path) -> Vec<PathBuf> {
+    let datadir = fs::canonicalize(datadir).unwrap_or_else(|_| datadir.to_owned());
+    let below = path.strip_prefix("/").unwrap_or(path);
+    let above = datadir.ancestors().filter(|folder| folder.parent().is_some());
+    above.map(|folder| folder.join(below)).chain([path.to_owned()]).collect()
+}
+
 /// Where a path of the server's configuration may be on this machine.
 fn places_of(path: &Path, datadir: &Path) -> Vec<PathBuf> {
+    let mut places = if path.is_absolute() { places_below(path, datadir) } else { Vec::new() };
     let datadir = fs::canonicalize(datadir).unwrap_or_else(|_| datadir.to_owned());
-    let mut places = Vec::new();
-    match path.strip_prefix("/") {
-        Ok(below) => {
-            places.extend(
-                datadir.ancestors().filter(|folder| folder.parent().is_some()).map(|folder| folder.join(below)),
-            );
-            places.push(path.to_owned());
-        }
+    if path.is_relative() {
         // The server's working directory is its data folder.
-        Err(_) => places.push(datadir.join(path)),
+        places.push(datadir.join(path));
     }
     if let Some(name) = path.file_name() {
         places.push(datadir.join(name));
@@ -271,19 +300,35 @@ fn note_other_plugins(list: &str, notes: &mut Vec<String>) {
         }
         notes.push(format!(
             "the server kept its keys with {library}, which only its server reads: mysqld \
-             --keyring-migration-source={library}.so --keyring-migration-destination=keyring_file.so \
-             --keyring-file-data=FILE makes a keyring that is read here"
+             --keyring-migration-source={library}.so --keyring-migration-to-component, with component_keyring_file in \
+             mysqld.my, makes a keyring that is read here (before 8.0.24: --keyring-migration-destination=keyring_file.so \
+             --keyring-file-data=FILE)"
         ));
     }
 }
 
-fn note_other_components(manifest: &Manifest, notes: &mut Vec<String>) {
-    for component in manifest.components.split([',', ';']) {
-        let name = component.trim().trim_start_matches("file://");
-        let read = ["component_keyring_file", "component_percona_keyring_encrypted_file", "component_keyring_vault"];
-        if !name.contains("keyring") || read.contains(&name) {
-            continue;
+/// Components whose keyrings only their server reads: those that a manifest loads, and those that are configured. The
+/// manifest is beside `mysqld`; one in the data folder counts where that says so.
+fn note_other_components(datadir: &Path, notes: &mut Vec<String>) {
+    let mut components = Vec::new();
+    let global = PROGRAM_FOLDERS.iter().flat_map(|folder| places_below(&Path::new(folder).join("mysqld.my"), datadir));
+    for manifest in std::iter::once(datadir.join("mysqld.my")).chain(global) {
+        match read_json::<Manifest>(&manifest) {
+            Ok(Some(manifest)) => {
+                let names = manifest.components.split([',', ';']);
+                components.extend(names.map(|name| name.trim().trim_start_matches("file://").to_owned()));
+            }
+            Ok(None) => {}
+            Err(note) => notes.push(note),
         }
+    }
+    let configured =
+        OTHER_COMPONENTS.into_iter().filter(|name| !of_component(datadir, &format!("{name}.cnf")).is_empty());
+    components.extend(configured.map(str::to_owned));
+    components.sort();
+    components.dedup();
+    let read = ["component_keyring_file", "component_percona_keyring_encrypted_file", "component_keyring_vault"];
+    for name in components.iter().filter(|name| name.contains("keyring") && !read.contains(&name.as_str())) {
         notes.push(format!(
             "the server kept its keys with {name}, which only its server reads: \
              mysql_migrate_keyring --source-keyring={name} --destination-keyring=component_keyring_file \
@@ -341,6 +386,31 @@ mod tests {
         fs::write(folder.path().join("mysqld.my"), manifest).unwrap();
         let notes = find(folder.path()).notes.join("\n");
         assert!(notes.contains("component_keyring_hashicorp") && !notes.contains("validate"), "{notes}");
+    }
+
+    #[test]
+    fn the_installation_s_configuration_counts_beside_a_forgotten_one_in_the_data_folder() {
+        let disk = tempfile::tempdir().unwrap();
+        let root = disk.path().canonicalize().unwrap();
+        let (datadir, plugins) = (root.join("var/lib/mysql"), root.join("usr/lib64/mysql/plugin"));
+        for folder in [&datadir, &plugins, &root.join("keys"), &root.join("usr/sbin")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        for name in ["old", "new", "percona"] {
+            fs::write(root.join("keys").join(name), "").unwrap();
+        }
+        fs::write(datadir.join("component_keyring_file.cnf"), r#"{"path":"/keys/old"}"#).unwrap();
+        fs::write(plugins.join("component_keyring_file.cnf"), r#"{"path":"/keys/new"}"#).unwrap();
+        let percona = r#"{"path":"/keys/percona","password":"secret"}"#;
+        fs::write(plugins.join("component_percona_keyring_encrypted_file.cnf"), percona).unwrap();
+        fs::write(plugins.join("component_keyring_kmip.cnf"), "{}").unwrap();
+        fs::write(root.join("usr/sbin/mysqld.my"), r#"{"components": "file://component_keyring_oci"}"#).unwrap();
+        let found = find(&datadir);
+        assert_eq!(found.keyrings, ["old", "new", "percona"].map(|name| root.join("keys").join(name)));
+        assert_eq!(found.passwords.0.len(), 1);
+        let notes = found.notes.join("\n");
+        assert!(notes.contains("component_keyring_kmip") && notes.contains("component_keyring_oci"), "{notes}");
+        assert_eq!(found.notes.len(), 2, "{notes}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use highwater_keyring::{KEYRING_BYTES_MAX, KeyBundle, Keyring, KeyringError, Key
 use zeroize::Zeroizing;
 
 use crate::cli::KeyFile;
-use crate::failure::{Exit, Failure, chain, say};
+use crate::failure::{Exit, Failure, chain};
 use crate::keys::KeySource;
 use crate::sealed::{self, Identities};
 
@@ -83,12 +83,12 @@ fn read_once(path: &Path, openers: &Openers) -> Result<Vec<KeySource>, Failure> 
     match (main, backup) {
         (Ok(main), Ok(Some(backup))) => Ok(main.into_iter().chain([backup]).collect()),
         (Ok(Some(main)), Ok(None)) => Ok(vec![main]),
-        (Ok(Some(main)), Err(failure)) => {
-            say(&format!("warning: {}", failure.error));
+        (Ok(Some(mut main)), Err(failure)) => {
+            main.warnings.push(failure.error);
             Ok(vec![main])
         }
-        (Err(failure), Ok(Some(backup))) => {
-            say(&format!("warning: {}; its .backup is used", failure.error));
+        (Err(failure), Ok(Some(mut backup))) => {
+            backup.warnings.push(format!("{}; its .backup is used", failure.error));
             Ok(vec![backup])
         }
         (Ok(None), Ok(None)) => Err(missing(path)),
@@ -107,9 +107,8 @@ fn read(path: &Path, openers: &Openers) -> Result<Option<KeySource>, Failure> {
     let mut source = parse(&bytes, openers)
         .map_err(|(text, hint)| Failure::new(Exit::Key, format!("keyring {}: {text}", path.display())).hint(hint))?;
     source.place = path.display().to_string();
-    for warning in source.keyring.warnings() {
-        say(&format!("warning: keyring {}: {warning}", path.display()));
-    }
+    let warnings = source.keyring.warnings().iter();
+    source.warnings = warnings.map(|warning| format!("keyring {}: {warning}", path.display())).collect();
     Ok(Some(source))
 }
 

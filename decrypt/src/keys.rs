@@ -21,6 +21,8 @@ pub(crate) struct KeySource {
     pub(crate) files: Vec<FileKey>,
     /// MariaDB's keys.
     pub(crate) event_keys: MariaDbKeys,
+    /// What is wrong with it and did not keep it from being read, for people.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// All keyrings given, kept apart: two servers, or one before and after a reset, may have different keys of one id.
@@ -112,6 +114,11 @@ impl Keys {
     #[must_use]
     pub fn and(self, others: Arc<Self>) -> Self {
         Self { others: Some(others), ..self }
+    }
+
+    /// What is wrong with keyrings that were read all the same, for people.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.sources().flat_map(|source| source.warnings.iter().map(String::as_str))
     }
 
     /// All master keys together; of two with one id, the one that was found first.

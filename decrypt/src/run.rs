@@ -18,6 +18,9 @@ use crate::sequence::Sequences;
 /// What keeps every file from being done: unusable keyrings, an output folder that cannot be made, a closed stdout.
 pub(crate) fn run(job: &Job) -> Result<Exit, Failure> {
     let keys = Keys::collect(&job.places)?;
+    for warning in keys.warnings() {
+        say(&format!("warning: {warning}"));
+    }
     if let Task::ToFolder(folder) = &job.task {
         create_folder(folder)?;
     }

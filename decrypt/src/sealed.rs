@@ -84,7 +84,8 @@ fn inflate(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     use std::io::Read;
 
     let mut decoder = zstd::Decoder::new(bytes).ok()?;
-    let mut plain = Zeroizing::new(Vec::with_capacity(64 << 10));
+    // Room for all of it from the start: growing would leave copies behind.
+    let mut plain = Zeroizing::new(Vec::with_capacity(KEYRING_BYTES_MAX + 64));
     let count = decoder.by_ref().take(KEYRING_BYTES_MAX as u64 + 1).read_to_end(&mut plain).ok()?;
     (count <= KEYRING_BYTES_MAX).then_some(plain)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Folder, KEY_HEX, Run, encrypted, open, text, transactions};
+use crate::support::{Folder, KEY_HEX, KEY_ID, Run, encrypted, open, text, transactions};
 
 #[test]
 fn every_byte_of_the_header_changed_is_harmless_or_a_typed_error_without_output() {
@@ -44,6 +44,34 @@ fn every_byte_of_the_header_changed_is_harmless_or_a_typed_error_without_output(
         }
     }
     assert_eq!(fs::read_dir(out).unwrap().count(), 512 - 0x74);
+}
+
+#[test]
+fn a_key_id_that_is_another_one_is_a_missing_key_by_that_name() {
+    let folder = Folder::new();
+    let (plain, _) = transactions(1..3);
+    let whole = encrypted(&plain);
+    let keyring = folder.keyring("keyring", KEY_HEX);
+    let mut files = Vec::new();
+    for at in 7..7 + KEY_ID.len() {
+        let mut bytes = whole.clone();
+        bytes[at] = if bytes[at] == b'7' { b'8' } else { b'7' };
+        files.push(folder.write(&format!("in/binlog.{at:06}"), bytes));
+    }
+    let mut arguments = vec!["--json", "--verify", "--keyring", text(&keyring)];
+    arguments.extend(files.iter().map(|file| text(file)));
+    let run = Run::new(&arguments);
+    assert_eq!(run.code(), 3);
+    assert_eq!(run.stdout().lines().count(), KEY_ID.len());
+    for (index, line) in run.stdout().lines().enumerate() {
+        let mut other = KEY_ID.to_owned();
+        let digit = if other[index..].starts_with('7') { "8" } else { "7" };
+        other.replace_range(index..=index, digit);
+        let report: serde_json::Value = serde_json::from_str(line).unwrap();
+        let error = report["error"]["error"].as_str().unwrap();
+        assert!(error.contains(&format!("key {other} is missing; searched ")), "{error}");
+        assert_eq!(report["error"]["kind"], "key", "{report}");
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use binlog_decrypt::{KeyPlaces, Keys};
 use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, Keyring, MasterKey};
+use sha2::{Digest, Sha256};
 
 use crate::support::{FILE_PASSWORD, Folder, KEY_HEX, KEY_ID, Run, encrypted, text, transactions};
 
@@ -158,6 +160,97 @@ fn option_files_lead_to_the_plugins_keyring_below_the_root_of_the_disk() {
     assert!(stderr.contains("mysqld --keyring-migration-source=keyring_okv.so"), "{stderr}");
     folder.write("disk/var/lib/my.cnf", "[server]\nkeyring-file-data = ../keys/keyring\n");
     opens(&["--datadir", text(&datadir)], &file, &plain);
+}
+
+/// A file of the `keyring_file` plugin with keys of this id, as a server with words of `size` bytes in this order writes
+/// it. Version 2 ends with a digest.
+fn plugin_file(version: u8, size: usize, is_big: bool, keys: &[(&str, &str)]) -> Vec<u8> {
+    const OBFUSCATION: &[u8; 24] = b"*305=Ljt0*!@$Hnm(*-9-w;:";
+    let word = |number: usize| match is_big {
+        true => (number as u64).to_be_bytes()[8 - size..].to_vec(),
+        false => (number as u64).to_le_bytes()[..size].to_vec(),
+    };
+    let mut records = Vec::new();
+    for (id, hex) in keys {
+        let value: Vec<u8> =
+            (0..hex.len() / 2).map(|n| u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap()).collect();
+        let used = 5 * size + id.len() + 3 + value.len();
+        let total = used.next_multiple_of(size);
+        records.extend([total, id.len(), 3, 0, value.len()].into_iter().flat_map(word));
+        records.extend(id.bytes().chain(*b"AES"));
+        records.extend(value.iter().enumerate().map(|(n, byte)| byte ^ OBFUSCATION[n % 24]));
+        records.resize(records.len() + total - used, 0);
+    }
+    let digest = if version == 2 { Sha256::digest(&records).to_vec() } else { Vec::new() };
+    [format!("Keyring file version:{version}.0").as_bytes(), &records, b"EOF", &digest].concat()
+}
+
+/// Another key's bytes under the same id.
+const OTHER_HEX: &str = "0707070707070707070707070707070707070707070707070707070707070707";
+
+#[test]
+fn the_plugins_keyrings_of_every_version_and_machine_open_the_file() {
+    let (folder, file, plain) = scene();
+    let other = KEY_ID.replace("_1", "_22");
+    for (version, size, is_big) in
+        [1, 2].into_iter().flat_map(|v| [(v, 8, false), (v, 8, true), (v, 4, false), (v, 4, true)])
+    {
+        let keyring = plugin_file(version, size, is_big, &[(&other, OTHER_HEX), (KEY_ID, KEY_HEX)]);
+        let keyring = folder.write("keyring", keyring);
+        opens(&["--keyring", text(&keyring)], &file, &plain);
+    }
+    let mut damaged = plugin_file(2, 8, false, &[(KEY_ID, KEY_HEX)]);
+    *damaged.last_mut().unwrap() ^= 1;
+    let keyring = folder.write("keyring", damaged);
+    let run = Run::new(&["--keyring", text(&keyring), text(&file)]);
+    assert_eq!(run.code(), 0);
+    assert!(run.stderr().starts_with(&format!("warning: keyring {}: ", text(&keyring))), "{}", run.stderr());
+    assert!(run.bytes() == plain);
+}
+
+#[test]
+fn of_a_keyring_and_its_backup_that_are_both_whole_the_one_that_opens_the_file_counts() {
+    let (folder, file, plain) = scene();
+    // The component's backup is the new state, the plugin's the old one.
+    let component = |hex: &str| fs::read(folder.keyring("made", hex)).unwrap();
+    let plugin = |hex: &str| plugin_file(2, 8, false, &[(KEY_ID, hex)]);
+    for (main, backup) in [
+        (component(OTHER_HEX), component(KEY_HEX)),
+        (component(KEY_HEX), component(OTHER_HEX)),
+        (plugin(KEY_HEX), plugin(OTHER_HEX)),
+        (plugin(OTHER_HEX), plugin(KEY_HEX)),
+        (plugin_file(2, 8, false, &[]), plugin(KEY_HEX)),
+        (component(KEY_HEX), plugin_file(2, 8, false, &[])),
+    ] {
+        let path = folder.write("keyring", main);
+        folder.write("keyring.backup", backup);
+        opens(&["--keyring", text(&path)], &file, &plain);
+    }
+}
+
+#[test]
+fn all_keys_of_the_places_given_become_one_keyring_and_the_first_of_two_counts() {
+    let folder = Folder::new();
+    let second = KEY_ID.replace("_1", "_2");
+    let first = folder.write("first", plugin_file(2, 8, false, &[(KEY_ID, KEY_HEX)]));
+    folder.write("first.backup", plugin_file(2, 8, false, &[(KEY_ID, OTHER_HEX), (&second, OTHER_HEX)]));
+    let places = KeyPlaces { keyrings: vec![first], ..KeyPlaces::default() };
+    let keys = Keys::collect(&places).unwrap();
+    assert_eq!(keys.warnings().count(), 0);
+    let all = keys.into_keyring();
+    let expose = |id: &str| {
+        all.get(&id.parse().unwrap())
+            .map(|key| key.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
+    assert_eq!((expose(KEY_ID).as_deref(), expose(&second).as_deref()), (Some(KEY_HEX), Some(OTHER_HEX)));
+}
+
+#[test]
+fn passwords_that_a_data_folder_has_open_keyrings_that_are_given_too() {
+    let (folder, file, plain) = scene();
+    let keyring = folder.write("saved", percona(&folder, "pass word"));
+    folder.write("data/component_percona_keyring_encrypted_file.cnf", r#"{"path": "gone", "password": "pass word"}"#);
+    opens(&["--datadir", text(&folder.path("data")), "--keyring", text(&keyring)], &file, &plain);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `binlog-decrypt` on the disk of a real server, against what that server itself sends.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -100,17 +100,18 @@ fn encrypted_relay_logs_open_too() -> Result<()> {
     relay_logs.sort();
     ensure!(relay_logs.len() > 1, "{relay_logs:?}");
     let folder = tempfile::tempdir()?;
-    let (programs, out, keyring) = (Programs::find()?, folder.path().as_os_str(), replica.keyring());
+    let (programs, keyring) = (Programs::find()?, replica.keyring());
+    let out = folder.path().to_str().context("a path")?;
     for path in &relay_logs {
         ensure!(fs::read(path)?.starts_with(b"\xfdbin"), "{} is not encrypted", path.display());
     }
-    let files = relay_logs.iter().map(|path| path.as_os_str());
     let keys: [&OsStr; 2] = ["--keyring".as_ref(), keyring.as_os_str()];
-    let all = |task: &[&'static str]| -> Vec<&OsStr> {
-        task.iter().map(OsStr::new).chain(keys).chain(files.clone()).collect()
+    let all = |task: &[&str]| -> Vec<OsString> {
+        let (task, keys) = (task.iter().map(OsString::from), keys.iter().map(OsString::from));
+        task.chain(keys).chain(relay_logs.iter().map(|path| path.as_os_str().to_owned())).collect()
     };
     programs.decrypt(all(&["--verify"]))?.success()?;
-    programs.decrypt([&all(&[])[..], &["--output-dir".as_ref(), out]].concat())?.success()?;
+    programs.decrypt(all(&["--output-dir", out]))?.success()?;
 
     // What the replica received is, event for event, what the source has; and `mysqlbinlog` reads both alike.
     let (mut received, mut printed) = (Vec::new(), String::new());

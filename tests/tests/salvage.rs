@@ -480,9 +480,9 @@ fn a_closed_binlog_that_was_cut_and_a_length_that_is_damaged_are_no_torn_ends() 
     let disk = tempfile::tempdir()?;
     copy_disk(&site.source, disk.path())?;
     let file = disk.path().join(&newest);
-    let told = |bytes: &[u8], transactions: usize| -> Result<()> {
+    let told = |site: &Protected, bytes: &[u8], transactions: usize| -> Result<()> {
         fs::write(&file, bytes)?;
-        let (finished, said) = salvage(&site, disk.path(), &["--dry-run"])?;
+        let (finished, said) = salvage(site, disk.path(), &["--dry-run"])?;
         ensure!(finished.code == Some(4) && said["end"]["kind"] == "damaged", "{said}: {finished:?}");
         ensure!(said["transactions"] == transactions && said["end"]["inside"] == false, "{said}");
         Ok(())
@@ -493,11 +493,11 @@ fn a_closed_binlog_that_was_cut_and_a_length_that_is_damaged_are_no_torn_ends() 
     for bit in 0..32 {
         let mut bytes = open.clone();
         bytes[at + bit / 8] ^= 1 << (bit % 8);
-        told(&bytes, 4)?;
+        told(&site, &bytes, 4)?;
     }
     site.source.stop()?;
     let closed = fs::read(site.source.data().join(&newest))?;
-    told(&closed[..(ends[4] + HEADER_LEN - 7) as usize], 4)?;
+    told(&site, &closed[..(ends[4] + HEADER_LEN - 7) as usize], 4)?;
     fs::write(&file, &closed)?;
     let (finished, said) = salvage(&site, disk.path(), &["--dry-run"])?;
     ensure!(finished.code == Some(0) && said["transactions"] == 8, "{said}: {finished:?}");

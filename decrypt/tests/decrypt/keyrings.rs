@@ -237,7 +237,7 @@ fn all_keys_of_the_places_given_become_one_keyring_and_the_first_of_two_counts()
     let places = KeyPlaces { keyrings: vec![first], ..KeyPlaces::default() };
     let keys = Keys::collect(&places).unwrap();
     assert_eq!(keys.warnings().count(), 0);
-    let all = keys.into_keyring();
+    let all = keys.keyring();
     let expose = |id: &str| {
         all.get(&id.parse().unwrap())
             .map(|key| key.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>())

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod keyrings;
+mod memory;
 mod operator;
 mod secrecy;
 mod streams;

@@ -138,11 +138,15 @@ pub(crate) fn transactions(numbers: std::ops::Range<u64>) -> (Vec<u8>, Vec<usize
 
 /// `plain` the way a server with the tests' key writes it.
 pub(crate) fn encrypted(plain: &[u8]) -> Vec<u8> {
-    let password = FilePassword::from_slice(&FILE_PASSWORD).unwrap();
     let key = MasterKey::from_hex(KEY_HEX.as_bytes()).unwrap();
-    let wrapped = WrappedFilePassword::wrap(&password, &key, [7; 16]);
+    encrypted_with(plain, &key, &FilePassword::from_slice(&FILE_PASSWORD).unwrap())
+}
+
+/// `plain` under this key and password.
+pub(crate) fn encrypted_with(plain: &[u8], key: &MasterKey, password: &FilePassword) -> Vec<u8> {
+    let wrapped = WrappedFilePassword::wrap(password, key, [7; 16]);
     let mut body = plain.to_vec();
-    StreamCipher::new(&password).apply(0, &mut body);
+    StreamCipher::new(password).apply(0, &mut body);
     [&EncryptionHeader::new(KEY_ID.parse().unwrap(), wrapped).to_bytes()[..], &body].concat()
 }
 

@@ -49,7 +49,7 @@ use std::time::Duration;
 use highwater_binlog::{SegmentPolicy, ServerUuid};
 use highwater_catalog::{Inventory, Micros, Sha256Digest, Timeline, TimelineId};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::pipeline::Plant;
 use self::place::Place;
@@ -85,6 +85,8 @@ pub struct Followed {
     pub host: usize,
     /// What was captured up to now.
     pub witness: Witness,
+    /// Asks for what is in no segment yet to be cut into one now.
+    pub cut_wanted: Arc<Notify>,
 }
 
 /// What is captured.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +81,8 @@ pub(super) struct Pipeline<'a> {
     acks: Acks,
     looks: watch::Receiver<Option<Look>>,
     followed: &'a watch::Sender<Option<Followed>>,
+    /// Somebody waits for what is in no segment yet.
+    cut_wanted: Arc<Notify>,
     /// The end of the stream, received behind events that come first.
     end: Option<Result<(), CaptureError>>,
     /// What is on the disk and not cut yet.
@@ -112,6 +114,7 @@ impl<'a> Pipeline<'a> {
             acks,
             looks,
             followed,
+            cut_wanted: followed.borrow().as_ref().map(|followed| Arc::clone(&followed.cut_wanted)).unwrap_or_default(),
             end: None,
             durable: None,
             cut,
@@ -193,9 +196,11 @@ impl<'a> Pipeline<'a> {
         let due = due.map(|at| Duration::from_micros(at).saturating_sub(self.epoch.elapsed()));
         // Inside of one transaction there is nothing to publish, so nothing that could make room.
         let room = !full || !busy;
+        let has_uncut = self.durable.is_some();
         let first = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Action::Stop),
+            () = self.cut_wanted.notified(), if has_uncut => return Ok(Action::Cut),
             published = self.plant.publisher.advance(), if busy => return Ok(Action::Published(published?.map(Box::new))),
             () = sleep(due.unwrap_or(TICK).min(TICK)) => return Ok(Action::Tick),
             first = incoming.recv(), if room => first,

@@ -369,7 +369,9 @@ impl Capture {
         course.connections += 1;
         let witness = Witness::new(place, self.identity.server_id, self.allow_positions, tip.clone());
         let (connection, host) = (course.connections, course.host);
-        self.followed.send_replace(Some(Followed { connection, server: facts.uuid, host, witness }));
+        let cut_wanted = Arc::default();
+        let followed = Followed { connection, server: facts.uuid, host, witness, cut_wanted };
+        self.followed.send_replace(Some(followed));
         let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks, &self.followed);
         let ended = pipeline.run(&mut from, stop).await;
         self.followed.send_replace(None);

@@ -42,7 +42,7 @@ pub struct DumpOptions {
 /// What is known of a timeline when a dump of it begins.
 #[derive(Debug, Clone)]
 pub struct DumpOrigin {
-    /// Servers that its binlogs came from.
+    /// Servers that its binlogs came from; of a timeline that has none yet it may be any.
     pub servers: BTreeSet<ServerUuid>,
     /// Transactions that were captured: every later point of the same history has them.
     pub captured: GtidSet,
@@ -130,6 +130,7 @@ pub async fn read(
     let mut locker = Session::connect(login).await?;
     let facts = reader.facts().clone();
     if let Some(DumpOrigin { servers, .. }) = &options.origin
+        && !servers.is_empty()
         && !servers.contains(&facts.uuid)
     {
         return Err(DumpError::OtherServer { found: facts.uuid, timeline: options.timeline });

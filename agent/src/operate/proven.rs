@@ -4,13 +4,19 @@
 //! too. So a dump is published only when capture, in one connection that began before the dump's point, has got all that the
 //! dump has, and when the source then sends what was captured last once more, byte for byte.
 
+use std::time::Duration;
+
 use highwater_catalog::TimelineId;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::archive::Archive;
 use crate::capture::{CaptureError, Followed};
 use crate::dump::{DumpError, DumpOptions, DumpOrigin, DumpPoint, TakenDump, read};
 use crate::server::ServerLogin;
+
+/// Capture is asked again after this long for what the dump has.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Times that the last bytes are looked for: they move from the spool to the archive meanwhile.
 const ATTEMPTS: u32 = 5;
@@ -79,7 +85,7 @@ async fn prove(
     let mut attempts = 0;
     loop {
         let now = followed.borrow_and_update().clone().filter(|now| now.connection == began.connection);
-        let Some(Followed { witness, .. }) = now else { return Err(UnprovenDump::Unfollowed { timeline }) };
+        let Some(Followed { witness, cut_wanted, .. }) = now else { return Err(UnprovenDump::Unfollowed { timeline }) };
         let is_captured = match (point.by_gtids, &point.position) {
             (true, _) => point.gtids.is_subset(witness.captured()),
             (false, Some(position)) => witness.has_reached(point.server, position),
@@ -92,6 +98,12 @@ async fn prove(
                 confirmed => return confirmed.map_err(|source| UnprovenDump::OtherHistory { timeline, source }),
             }
         }
-        followed.changed().await.map_err(|_| UnprovenDump::Unfollowed { timeline })?;
+        if !is_captured {
+            // A segment may be cut much later otherwise.
+            cut_wanted.notify_one();
+        }
+        if let Ok(changed) = timeout(LOOK, followed.changed()).await {
+            changed.map_err(|_| UnprovenDump::Unfollowed { timeline })?;
+        }
     }
 }

@@ -257,9 +257,9 @@ impl Capture {
         match error {
             CaptureError::Discontinuity(why) => Next::Branch(why.clone()),
             CaptureError::Spool { .. } if error.is_full() => Next::WaitForRoom,
-            // It was asked again, and has them nowhere.
+            // All hosts were asked again, and have them nowhere.
             CaptureError::Stream(StreamError::MissedTransactions { binlog, missing })
-                if course.strikes + 1 >= STRIKES_MAX =>
+                if (course.strikes + 1) / STRIKES_MAX >= u32::try_from(self.places.len()).unwrap_or(u32::MAX) =>
             {
                 course.strikes = 0;
                 Next::Branch(Discontinuity::NotSent { binlog: binlog.clone(), missing: missing.clone() })

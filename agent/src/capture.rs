@@ -47,7 +47,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_binlog::{SegmentPolicy, ServerUuid};
-use highwater_catalog::{Inventory, Micros, Sha256Digest, Timeline, TimelineId};
+use highwater_catalog::{Inventory, Micros, Timeline, TimelineId};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 
@@ -289,7 +289,7 @@ fn replica_uuid(archive: &Archive, server_id: u32) -> ServerUuid {
     hasher.update(b"highwater replica ");
     hasher.update(archive.repository().id.to_string().as_bytes());
     hasher.update(server_id.to_le_bytes());
-    let Sha256Digest(digest) = Sha256Digest(hasher.finalize().into());
+    let digest = hasher.finalize();
     let mut uuid = [0u8; 16];
     uuid.copy_from_slice(&digest[..16]);
     ServerUuid::from_bytes(uuid)

@@ -2,7 +2,7 @@
 
 use highwater_binlog::{GtidSet, ParseError};
 
-use crate::digest::Sha256Digest;
+use crate::digest::Blake3Digest;
 use crate::owner::Takeover;
 use crate::record::{Dump, DumpFile, DumpFileKind, KeptFile, KeyGeneration, ObjectFacts, Segment, Timeline};
 use crate::repository::Repository;
@@ -92,21 +92,21 @@ impl Check for Segment {
             number(field, value)?;
         }
         ensure(self.start < self.end, "end", || format!("{} is not after start {}", self.end, self.start))?;
-        let bytes = objects(&self.objects, "plain_sha256", &self.plain_sha256)?;
+        let bytes = objects(&self.objects, "plain_blake3", &self.plain_blake3)?;
         let apart = self.plain_size();
         ensure(bytes == apart, "objects.plain_size", || {
             format!("{bytes} bytes between offsets that are {apart} apart")
         })?;
         contents(self.events, self.transactions, &self.gtids_before, &self.gtids_added)?;
         commit_times(self.first_commit, self.last_commit, self.transactions)?;
-        ensure(self.previous_sha256.is_none() == (self.sequence == 0), "previous_sha256", || {
+        ensure(self.previous_blake3.is_none() == (self.sequence == 0), "previous_blake3", || {
             "present exactly when there is a previous segment".to_owned()
         })
     }
 }
 
-/// Objects that are a whole together, whose digest is `sha256`; returns how many bytes they have.
-fn objects(objects: &[ObjectFacts], field: &'static str, sha256: &Sha256Digest) -> Result<u64, RecordError> {
+/// Objects that are a whole together, whose digest is `digest`; returns how many bytes they have.
+fn objects(objects: &[ObjectFacts], field: &'static str, digest: &Blake3Digest) -> Result<u64, RecordError> {
     let count = objects.len();
     let most = usize::try_from(Segment::OBJECTS_MAX).unwrap_or(usize::MAX);
     ensure((1..=most).contains(&count), "objects", || format!("{count} objects, not 1 to {most}"))?;
@@ -117,7 +117,7 @@ fn objects(objects: &[ObjectFacts], field: &'static str, sha256: &Sha256Digest) 
         bytes = bytes.saturating_add(facts.plain_size);
     }
     if let [only] = objects {
-        ensure(only.plain_sha256 == *sha256, field, || "not that of the only object".to_owned())?;
+        ensure(only.plain_blake3 == *digest, field, || "not that of the only object".to_owned())?;
     }
     Ok(bytes)
 }
@@ -200,7 +200,7 @@ impl Check for KeptFile {
         ensure(self.header.plain_size == Self::HEADER_LEN, "header.plain_size", || {
             format!("a header has {} bytes, not {}", Self::HEADER_LEN, self.header.plain_size)
         })?;
-        number("body_size", objects(&self.objects, "body_sha256", &self.body_sha256)?)?;
+        number("body_size", objects(&self.objects, "body_blake3", &self.body_blake3)?)?;
         contents(self.events, self.transactions, &self.gtids_before, &self.gtids_added)?;
         commit_times(self.first_commit, self.last_commit, self.transactions)
     }

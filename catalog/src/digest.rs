@@ -1,32 +1,32 @@
-//! SHA-256 digests as values.
+//! BLAKE3 digests as values.
 
 use std::fmt;
 use std::str::FromStr;
 
 use highwater_binlog::ParseError;
 
-/// A SHA-256 digest.
+/// A BLAKE3 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Sha256Digest(pub [u8; 32]);
+pub struct Blake3Digest(pub [u8; 32]);
 
-impl fmt::Display for Sha256Digest {
+impl fmt::Display for Blake3Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Debug for Sha256Digest {
+impl fmt::Debug for Blake3Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl FromStr for Sha256Digest {
+impl FromStr for Blake3Digest {
     type Err = ParseError;
 
-    /// Reads 64 hexadecimal digits in lower case, as `sha256sum` prints them.
+    /// Reads 64 hexadecimal digits in lower case, as `b3sum` prints them.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError::new("SHA-256 digest", text);
+        let error = || ParseError::new("BLAKE3 digest", text);
         let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
         if text.len() != 64 || !text.bytes().all(hex) {
             return Err(error());
@@ -46,10 +46,10 @@ mod tests {
 
     #[test]
     fn digest_reads_what_it_prints_and_nothing_else() {
-        let digest = Sha256Digest(std::array::from_fn(|i| u8::try_from(i * 7 % 256).unwrap()));
+        let digest = Blake3Digest(std::array::from_fn(|i| u8::try_from(i * 7 % 256).unwrap()));
         assert_eq!(digest.to_string().parse(), Ok(digest));
         for wrong in ["", "00", &"+f".repeat(32), &"AB".repeat(32), &"g0".repeat(32), &"é".repeat(32)] {
-            assert!(wrong.parse::<Sha256Digest>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Blake3Digest>().is_err(), "{wrong}");
         }
     }
 }

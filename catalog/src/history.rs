@@ -219,7 +219,7 @@ fn broken_link(previous: &Segment, after: &GtidSet, next: &Segment) -> Option<Br
     if next.sequence - previous.sequence != 1 {
         return chain(ChainFault::Skipped { previous: previous.sequence });
     }
-    if next.previous_sha256 != Some(previous.plain_sha256) {
+    if next.previous_blake3 != Some(previous.plain_blake3) {
         return chain(ChainFault::OtherPrevious);
     }
     let same_file = next.server == previous.server && next.binlog == previous.binlog;

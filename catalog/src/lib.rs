@@ -19,7 +19,7 @@ mod window;
 
 pub use check::RecordError;
 pub use db::{Catalog, CatalogError, CatalogProblem};
-pub use digest::Sha256Digest;
+pub use digest::Blake3Digest;
 pub use highwater_binlog::Micros;
 pub use history::{Break, ChainBreak, ChainFault, Gap, SegmentLabel};
 pub use kept::{FileRange, FileRefusal, file_range};

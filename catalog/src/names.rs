@@ -2,13 +2,13 @@
 //!
 //! A segment's manifest is named by its place in the timeline, so that creating it (create-if-absent) decides who writes
 //! the next link of the chain: of two agents, one succeeds and the other learns that it is not alone. Data objects that
-//! could be written twice under one name carry the first 16 digits of their SHA-256, so that a leftover of a killed
+//! could be written twice under one name carry the first 16 digits of their BLAKE3, so that a leftover of a killed
 //! writer is never mistaken for, or in the way of, what another one writes.
 
 use highwater_binlog::{BinlogName, ServerUuid};
 use highwater_keyring::FileMark;
 
-use crate::digest::Sha256Digest;
+use crate::digest::Blake3Digest;
 use crate::owner::Epoch;
 use crate::record::{DumpFile, DumpId, KeptFile, KeyGeneration, ObjectFacts, Sealing, Segment, TimelineId};
 
@@ -84,7 +84,7 @@ pub fn segment_object_key(
     object: &ObjectFacts,
 ) -> String {
     let end = start.saturating_add(object.plain_size);
-    let digest = short(&object.stored_sha256);
+    let digest = short(&object.stored_blake3);
     let ending = object.sealing.ending();
     format!("{SEGMENTS_PREFIX}/{timeline}/{server}/{binlog}/{start:012}-{end:012}.{digest}.binlog{ending}")
 }
@@ -110,8 +110,8 @@ pub fn key_manifest_key(server: &ServerUuid, generation: u32) -> String {
 /// Name of a key bundle.
 #[must_use]
 pub fn key_object_key(keys: &KeyGeneration) -> String {
-    let KeyGeneration { server, generation, stored_sha256, .. } = keys;
-    format!("{KEYS_PREFIX}/{server}/{generation:06}.{}.json{}", short(stored_sha256), Sealing::ZstdAge.ending())
+    let KeyGeneration { server, generation, stored_blake3, .. } = keys;
+    format!("{KEYS_PREFIX}/{server}/{generation:06}.{}.json{}", short(stored_blake3), Sealing::ZstdAge.ending())
 }
 
 /// Name of the manifest of a kept file.
@@ -123,7 +123,7 @@ pub fn file_manifest_key(server: &ServerUuid, binlog: &BinlogName, mark: &FileMa
 /// Name of the object that has a kept file's header.
 #[must_use]
 pub fn file_header_key(server: &ServerUuid, binlog: &BinlogName, mark: &FileMark, header: &ObjectFacts) -> String {
-    let (digest, ending) = (short(&header.stored_sha256), header.sealing.ending());
+    let (digest, ending) = (short(&header.stored_blake3), header.sealing.ending());
     format!("{FILES_PREFIX}/{server}/{binlog}/{mark}.{digest}.header{ending}")
 }
 
@@ -144,12 +144,12 @@ pub fn file_body_key(
     object: &ObjectFacts,
 ) -> String {
     let end = start.saturating_add(object.plain_size);
-    let (digest, ending) = (short(&object.stored_sha256), object.sealing.ending());
+    let (digest, ending) = (short(&object.stored_blake3), object.sealing.ending());
     format!("{FILES_PREFIX}/{server}/{binlog}/{mark}.{start:012}-{end:012}.{digest}.body{ending}")
 }
 
 /// First 16 digits.
-fn short(digest: &Sha256Digest) -> String {
+fn short(digest: &Blake3Digest) -> String {
     digest.to_string().chars().take(16).collect()
 }
 

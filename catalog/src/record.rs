@@ -7,7 +7,7 @@ use std::str::FromStr;
 use highwater_binlog::{BinlogName, BinlogPosition, GtidSet, ParseError, ServerUuid};
 use highwater_keyring::FileMark;
 
-use crate::digest::Sha256Digest;
+use crate::digest::Blake3Digest;
 use highwater_binlog::Micros;
 
 /// The number of a timeline within its archive, from 1. Printed with 4 digits.
@@ -90,12 +90,12 @@ impl Sealing {
 pub struct ObjectFacts {
     /// Bytes before sealing.
     pub plain_size: u64,
-    /// SHA-256 of the bytes before sealing.
-    pub plain_sha256: Sha256Digest,
+    /// BLAKE3 of the bytes before sealing.
+    pub plain_blake3: Blake3Digest,
     /// Bytes in the store.
     pub stored_size: u64,
-    /// SHA-256 of the object in the store.
-    pub stored_sha256: Sha256Digest,
+    /// BLAKE3 of the object in the store.
+    pub stored_blake3: Blake3Digest,
     /// What was done between the two.
     pub sealing: Sealing,
 }
@@ -127,13 +127,13 @@ pub struct Segment {
     pub events: u64,
     /// Transactions in it.
     pub transactions: u64,
-    /// SHA-256 of its bytes before sealing, all objects together.
-    pub plain_sha256: Sha256Digest,
+    /// BLAKE3 of its bytes before sealing, all objects together.
+    pub plain_blake3: Blake3Digest,
     /// The objects that have its bytes, in order; at least one. Several only if it is larger than one object may be: a
     /// transaction is never published half.
     pub objects: Vec<ObjectFacts>,
-    /// `plain_sha256` of the segment before it in the timeline; absent for the first.
-    pub previous_sha256: Option<Sha256Digest>,
+    /// `plain_blake3` of the segment before it in the timeline; absent for the first.
+    pub previous_blake3: Option<Blake3Digest>,
 }
 
 impl Segment {
@@ -221,8 +221,8 @@ pub struct KeyGeneration {
     pub taken: Micros,
     /// Bytes of the sealed bundle in the store.
     pub stored_size: u64,
-    /// SHA-256 of the sealed bundle in the store.
-    pub stored_sha256: Sha256Digest,
+    /// BLAKE3 of the sealed bundle in the store.
+    pub stored_blake3: Blake3Digest,
 }
 
 /// An encrypted binlog that its server had closed, kept as it was on the disk. No part of a timeline: the same transactions
@@ -258,8 +258,8 @@ pub struct KeptFile {
     pub key_generation: u32,
     /// When it was kept.
     pub taken: Micros,
-    /// SHA-256 of the body, all objects together.
-    pub body_sha256: Sha256Digest,
+    /// BLAKE3 of the body, all objects together.
+    pub body_blake3: Blake3Digest,
     /// The object that has the header.
     pub header: ObjectFacts,
     /// The objects that have the body, in order; at least one.

@@ -50,6 +50,30 @@ fn the_page_about_restoring_by_hand_works_as_it_stands() -> Result<()> {
         ensure!(expected.starts_with(&rebuilt), "{name} is not what the server wrote");
         ensure!(expected.len() == rebuilt.len() || Some(name) == names.last(), "{name} is not whole");
     }
+    digests_are_those_of_b3sum(&highwater)
+}
+
+/// FORMAT.md, "Sealing": both digests of every object, by age, zstd and b3sum alone.
+fn digests_are_those_of_b3sum(highwater: &Installation) -> Result<()> {
+    let script = r#"
+        for manifest in "$ARCHIVE"/segments/*/*.json; do
+            field() { sed -n "s/^ *\"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" "$manifest"; }
+            whole=$(field plain_blake3 | head -n 1)
+            for key in $(field key); do age --decrypt -i "$IDENTITY" "$ARCHIVE/$key" | zstd -dq; done |
+                b3sum --check <(echo "$whole  -")
+            paste -d ' ' <(field stored_blake3) <(field key) |
+                while read -r digest key; do echo "$digest  $ARCHIVE/$key"; done | b3sum --check
+        done
+    "#;
+    let checked = Finished::run(
+        Command::new("bash")
+            .args(["-euo", "pipefail", "-c", script])
+            .env("ARCHIVE", highwater.store())
+            .env("IDENTITY", highwater.identity()),
+    )?
+    .success()?;
+    let count = String::from_utf8(checked.stdout)?.lines().filter(|line| line.ends_with(": OK")).count();
+    ensure!(count > 10, "{count} digests checked");
     Ok(())
 }
 

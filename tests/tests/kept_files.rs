@@ -19,13 +19,12 @@ use highwater::kept::{BodyProof, KeepError, Keeping, Kept, RefusedFile, keep};
 use highwater::source::Keyrings;
 use highwater::store::{DirectoryStore, ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
 use highwater_binlog::{ENCRYPTION_HEADER_LEN, EncryptionHeader, ServerUuid};
-use highwater_catalog::{KeptFile, Micros, Sha256Digest};
+use highwater_catalog::{Blake3Digest, KeptFile, Micros};
 use highwater_keyring::{FileKey, FileMark, FilePassword, KeyBundle, Keyring, MasterKey};
 use highwater_tests::{
     Background, Finished, Installation, MysqlServer, Programs, Protected, Workload, Writer, mysql_program,
 };
 use indicatif::ProgressBar;
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 /// How long an agent may take to keep a file.
@@ -206,8 +205,8 @@ fn kept_files_come_back_byte_for_byte_and_a_server_serves_them() -> Result<()> {
     let key_ids: std::collections::BTreeSet<_> = kept.files.iter().map(|file| &file.key_id).collect();
     ensure!(key_ids.len() > 1, "all files are under {key_ids:?}");
     for file in &kept.files {
-        let digest = Sha256::digest(&bodies[file.binlog.as_str()]);
-        ensure!(file.body_sha256.to_string() == hex::encode(digest), "{}", file.binlog);
+        let digest = blake3::hash(&bodies[file.binlog.as_str()]);
+        ensure!(file.body_blake3.to_string() == digest.to_hex().as_str(), "{}", file.binlog);
     }
 
     // A rotation writes the headers of all files anew and deletes the old keys; bodies stay.
@@ -335,7 +334,7 @@ fn a_header_whose_master_key_is_in_no_bundle_is_written_anew() -> Result<()> {
                 key_id: parsed.key_id().to_string(),
                 key_generation: 1,
                 body_size: body.len() as u64,
-                body_sha256: Sha256Digest(Sha256::digest(body).into()),
+                body_blake3: Blake3Digest(blake3::hash(body).into()),
             },
         ));
         passwords.push(FileKey { mark, binlog: name.to_owned(), password });

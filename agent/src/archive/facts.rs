@@ -41,7 +41,7 @@ impl StoredFacts {
         let expected = Expected {
             sealing: Sealing::ZstdAge,
             stored_size: keys.stored_size,
-            stored_sha256: keys.stored_sha256,
+            stored_blake3: keys.stored_blake3,
             plain_size_max: KEY_BUNDLE_LEN_MAX,
             plain: None,
         };
@@ -88,7 +88,7 @@ impl Archive {
     /// Proves an object's stored bytes without unsealing them, which needs no identity.
     pub fn check_stored(&self, facts: &StoredFacts) -> Result<(), ArchiveError> {
         let damaged = |what: String| Err(ArchiveError::Damaged { object: facts.key.clone(), what });
-        let Expected { stored_size, stored_sha256, .. } = facts.expected;
+        let Expected { stored_size, stored_blake3, .. } = facts.expected;
         let mut read = Tally::default();
         // One byte more shows that there is more.
         let mut stored = self.open_stored(&facts.key)?.take(stored_size.saturating_add(1));
@@ -103,15 +103,15 @@ impl Archive {
                 Err(source) => return Err(ArchiveError::Read { object: facts.key.clone(), source }),
             }
         }
-        let (size, sha256) = read.finish();
+        let (size, digest) = read.finish();
         if size > stored_size {
             return damaged(format!("it has more than {stored_size} bytes"));
         }
         if size < stored_size {
             return damaged(format!("it has {size} bytes instead of {stored_size}"));
         }
-        if sha256 != stored_sha256 {
-            return damaged("its SHA-256 is not the manifest's".to_owned());
+        if digest != stored_blake3 {
+            return damaged("its BLAKE3 is not the manifest's".to_owned());
         }
         Ok(())
     }

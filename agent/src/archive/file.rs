@@ -4,7 +4,7 @@ use std::io::Read;
 
 use highwater_binlog::{BinlogName, ENCRYPTION_HEADER_LEN, GtidSet, ServerUuid};
 use highwater_catalog::{
-    KeptFile, Manifest, Micros, ObjectFacts, Sha256Digest, file_body_key, file_body_keys, file_header_key,
+    Blake3Digest, KeptFile, Manifest, Micros, ObjectFacts, file_body_key, file_body_keys, file_header_key,
 };
 use highwater_keyring::FileMark;
 
@@ -43,22 +43,22 @@ pub struct FileDraft {
     /// Bytes of the body.
     pub body_size: u64,
     /// Their digest.
-    pub body_sha256: Sha256Digest,
+    pub body_blake3: Blake3Digest,
 }
 
 impl FileDraft {
     fn stretch(&self) -> Stretch<'_> {
-        let Self { server, binlog, mark, body_size, body_sha256, .. } = self;
+        let Self { server, binlog, mark, body_size, body_blake3, .. } = self;
         let key = move |start, object: &ObjectFacts| file_body_key(server, binlog, mark, start, object);
         let what = format!("the {body_size} bytes of {binlog}");
-        Stretch { what, start: 0, end: *body_size, sha256: Some(*body_sha256), key: Box::new(key) }
+        Stretch { what, start: 0, end: *body_size, digest: Some(*body_blake3), key: Box::new(key) }
     }
 
     fn header_stretch(&self) -> Stretch<'_> {
         let Self { server, binlog, mark, .. } = self;
         let key = move |_, object: &ObjectFacts| file_header_key(server, binlog, mark, object);
         let what = format!("the header of {binlog}");
-        Stretch { what, start: 0, end: KeptFile::HEADER_LEN, sha256: None, key: Box::new(key) }
+        Stretch { what, start: 0, end: KeptFile::HEADER_LEN, digest: None, key: Box::new(key) }
     }
 
     fn with(self, header: ObjectFacts, objects: Vec<ObjectFacts>) -> KeptFile {
@@ -76,7 +76,7 @@ impl FileDraft {
             key_id,
             key_generation,
             body_size: _,
-            body_sha256,
+            body_blake3,
         } = self;
         KeptFile {
             server,
@@ -92,7 +92,7 @@ impl FileDraft {
             key_id,
             key_generation,
             taken: now(),
-            body_sha256,
+            body_blake3,
             header,
             objects,
         }
@@ -127,7 +127,7 @@ impl Archive {
             Published::Before(there) => {
                 let named = names(&there);
                 self.discard(names(&file).into_iter().filter(|key| !named.contains(key)));
-                if (there.body_sha256, there.body_size()) != (file.body_sha256, file.body_size()) {
+                if (there.body_blake3, there.body_size()) != (file.body_blake3, file.body_size()) {
                     return Err(ArchiveError::Conflict { object: file.key() });
                 }
                 Ok(there)

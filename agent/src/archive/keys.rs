@@ -30,7 +30,7 @@ impl Archive {
                 key_ids: key_ids.clone(),
                 taken: now(),
                 stored_size: facts.stored_size,
-                stored_sha256: facts.stored_sha256,
+                stored_blake3: facts.stored_blake3,
             };
             let key = object_key(&key_object_key(&keys))?;
             match self.store.create(&key, &mut sealed) {

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use highwater_catalog::{ObjectFacts, Segment, Sha256Digest};
+use highwater_catalog::{Blake3Digest, ObjectFacts, Segment};
 
 use super::{Archive, ArchiveError, object_key, scratch_error};
 use crate::failpoint;
@@ -23,7 +23,7 @@ pub(super) struct Stretch<'a> {
     /// Offset after the last byte.
     pub(super) end: u64,
     /// Its digest, where that is known before.
-    pub(super) sha256: Option<Sha256Digest>,
+    pub(super) digest: Option<Blake3Digest>,
     /// How its objects are named.
     pub(super) key: KeyOf<'a>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Pieces<'a> {
 /// What came of storing a stretch.
 pub(super) struct Stored {
     /// Digest of all its bytes.
-    pub(super) sha256: Sha256Digest,
+    pub(super) digest: Blake3Digest,
     /// Its objects, in order.
     pub(super) objects: Vec<ObjectFacts>,
     /// Their names.
@@ -77,7 +77,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// Stores all of `plain`, which must be as long as the stretch says, and returns its digest.
-    fn store_all(&mut self, plain: &mut dyn Read) -> Result<Sha256Digest, ArchiveError> {
+    fn store_all(&mut self, plain: &mut dyn Read) -> Result<Blake3Digest, ArchiveError> {
         let mut start = self.stretch.start;
         while start < self.stretch.end {
             if !self.objects.is_empty() {
@@ -88,7 +88,7 @@ impl<'a> Pieces<'a> {
             start = end;
         }
         if let (None, [only]) = (&self.whole, self.objects.as_slice()) {
-            return Ok(only.plain_sha256);
+            return Ok(only.plain_blake3);
         }
         Ok(self.whole.take().unwrap_or_default().finish().1)
     }
@@ -101,17 +101,17 @@ impl<'a> Pieces<'a> {
 
     /// Stores all of `plain`; removes the objects if it fails.
     pub(super) fn store(mut self, plain: &mut dyn Read) -> Result<Stored, ArchiveError> {
-        let expected = self.stretch.sha256;
+        let expected = self.stretch.digest;
         let stored = match self.store_all(plain) {
-            Ok(sha256) if expected.is_some_and(|expected| expected != sha256) => {
+            Ok(digest) if expected.is_some_and(|expected| expected != digest) => {
                 Err(ArchiveError::Changed { what: self.stretch.what.clone() })
             }
             stored => stored,
         };
         match stored {
-            Ok(sha256) => {
+            Ok(digest) => {
                 let waited_for_the_store = self.storing > self.sealing;
-                Ok(Stored { sha256, objects: self.objects, keys: self.keys, waited_for_the_store })
+                Ok(Stored { digest, objects: self.objects, keys: self.keys, waited_for_the_store })
             }
             Err(error) => {
                 self.discard();

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::vec;
 
-use highwater_catalog::{KeptFile, Manifest, Segment, Sha256Digest};
+use highwater_catalog::{Blake3Digest, KeptFile, Manifest, Segment};
 
 use super::{Archive, ArchiveError, StoredFacts};
 use crate::seal::{Tally, UnsealError, Unsealer};
@@ -26,7 +26,7 @@ pub struct ObjectReader {
 #[derive(Clone)]
 pub struct WholeDigest {
     manifest: String,
-    expected: Sha256Digest,
+    expected: Blake3Digest,
     bytes: Tally,
 }
 
@@ -34,16 +34,16 @@ impl WholeDigest {
     /// Of a segment; `None` for one whose only object proves it.
     #[must_use]
     pub fn of_segment(segment: &Segment) -> Option<Self> {
-        (segment.objects.len() > 1).then(|| Self::new(segment.key(), segment.plain_sha256))
+        (segment.objects.len() > 1).then(|| Self::new(segment.key(), segment.plain_blake3))
     }
 
     /// Of a kept file's body; `None` for one whose only object proves it.
     #[must_use]
     pub fn of_file(file: &KeptFile) -> Option<Self> {
-        (file.objects.len() > 1).then(|| Self::new(file.key(), file.body_sha256))
+        (file.objects.len() > 1).then(|| Self::new(file.key(), file.body_blake3))
     }
 
-    fn new(manifest: String, expected: Sha256Digest) -> Self {
+    fn new(manifest: String, expected: Blake3Digest) -> Self {
         Self { manifest, expected, bytes: Tally::default() }
     }
 
@@ -52,7 +52,7 @@ impl WholeDigest {
         if self.bytes.digest() == self.expected {
             return Ok(());
         }
-        let what = "the SHA-256 of its objects together is another".to_owned();
+        let what = "the BLAKE3 of its objects together is another".to_owned();
         Err(ArchiveError::Damaged { object: self.manifest.clone(), what })
     }
 }

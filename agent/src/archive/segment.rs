@@ -6,7 +6,7 @@ use std::path::Path;
 
 use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
 use highwater_catalog::{
-    Manifest, Micros, ObjectFacts, Sealing, Segment, Sha256Digest, TimelineId, segment_object_key, segment_object_keys,
+    Blake3Digest, Manifest, Micros, ObjectFacts, Sealing, Segment, TimelineId, segment_object_key, segment_object_keys,
 };
 
 use super::pieces::{Pieces, Stored, Stretch};
@@ -41,14 +41,14 @@ pub struct SegmentDraft {
     pub events: u64,
     /// Transactions in it.
     pub transactions: u64,
-    /// `plain_sha256` of the segment before it.
-    pub previous_sha256: Option<Sha256Digest>,
+    /// `plain_blake3` of the segment before it.
+    pub previous_blake3: Option<Blake3Digest>,
 }
 
 /// A segment's objects in the store, before a manifest names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSegment {
-    plain_sha256: Sha256Digest,
+    plain_blake3: Blake3Digest,
     objects: Vec<ObjectFacts>,
     /// Whether storing them took longer than sealing them.
     pub(crate) waited_for_the_store: bool,
@@ -57,13 +57,13 @@ pub struct StoredSegment {
 impl StoredSegment {
     /// Digest of its plain bytes, which the segment after it names.
     #[must_use]
-    pub fn plain_sha256(&self) -> Sha256Digest {
-        self.plain_sha256
+    pub fn plain_blake3(&self) -> Blake3Digest {
+        self.plain_blake3
     }
 }
 
 impl SegmentDraft {
-    fn with(self, plain_sha256: Sha256Digest, objects: Vec<ObjectFacts>) -> Segment {
+    fn with(self, plain_blake3: Blake3Digest, objects: Vec<ObjectFacts>) -> Segment {
         let Self {
             timeline,
             sequence,
@@ -77,7 +77,7 @@ impl SegmentDraft {
             last_commit,
             events,
             transactions,
-            previous_sha256,
+            previous_blake3,
         } = self;
         Segment {
             timeline,
@@ -92,9 +92,9 @@ impl SegmentDraft {
             last_commit,
             events,
             transactions,
-            plain_sha256,
+            plain_blake3,
             objects,
-            previous_sha256,
+            previous_blake3,
         }
     }
 
@@ -102,20 +102,20 @@ impl SegmentDraft {
         let Self { timeline, server, binlog, start, end, .. } = self;
         let key = move |start, object: &ObjectFacts| segment_object_key(*timeline, server, binlog, start, object);
         let what = format!("segment {start}-{end} of {binlog}");
-        Stretch { what, start: *start, end: *end, sha256: None, key: Box::new(key) }
+        Stretch { what, start: *start, end: *end, digest: None, key: Box::new(key) }
     }
 
     /// The segment with objects that could be its own.
     fn outline(&self) -> Segment {
-        let plain_sha256 = Sha256Digest([0; 32]);
+        let plain_blake3 = Blake3Digest([0; 32]);
         let object = ObjectFacts {
             plain_size: self.end.saturating_sub(self.start),
-            plain_sha256,
+            plain_blake3,
             stored_size: 1,
-            stored_sha256: plain_sha256,
+            stored_blake3: plain_blake3,
             sealing: Sealing::ZstdAge,
         };
-        self.clone().with(plain_sha256, vec![object])
+        self.clone().with(plain_blake3, vec![object])
     }
 }
 
@@ -139,14 +139,14 @@ impl Archive {
     ) -> Result<StoredSegment, ArchiveError> {
         // What could not be read back is refused before anything is stored.
         draft.outline().encode(&self.repository.id)?;
-        let Stored { sha256, objects, waited_for_the_store, .. } =
+        let Stored { digest, objects, waited_for_the_store, .. } =
             Pieces::new(self, draft.stretch(), compression).store(plain)?;
-        Ok(StoredSegment { plain_sha256: sha256, objects, waited_for_the_store })
+        Ok(StoredSegment { plain_blake3: digest, objects, waited_for_the_store })
     }
 
     /// Publishes a segment whose objects are stored; like [`Self::publish_segment`].
     pub fn publish_stored(&self, draft: SegmentDraft, stored: StoredSegment) -> Result<Segment, ArchiveError> {
-        let segment = draft.with(stored.plain_sha256, stored.objects);
+        let segment = draft.with(stored.plain_blake3, stored.objects);
         failpoint::crash("manifest.before");
         // Should this fail, the manifest may be there all the same: the objects stay.
         let published = self.publish(&segment)?;

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::sync::Mutex;
 
 use highwater_catalog::{
-    Dump, DumpFileKind, Inventory, Segment, Sha256Digest, TimelineId, segment_manifest_key, segment_object_keys,
+    Blake3Digest, Dump, DumpFileKind, Inventory, Segment, TimelineId, segment_manifest_key, segment_object_keys,
 };
 
 use self::pieces::large;
@@ -39,7 +39,7 @@ fn timeline() -> Timeline {
     }
 }
 
-fn draft(sequence: u64, plain: &[u8], previous_sha256: Option<Sha256Digest>) -> SegmentDraft {
+fn draft(sequence: u64, plain: &[u8], previous_blake3: Option<Blake3Digest>) -> SegmentDraft {
     let before = if sequence == 0 { String::new() } else { format!("{SERVER}:1-{sequence}") };
     SegmentDraft {
         timeline: TimelineId(1),
@@ -54,7 +54,7 @@ fn draft(sequence: u64, plain: &[u8], previous_sha256: Option<Sha256Digest>) -> 
         last_commit: Some(Micros(1_700_000_000_000_001)),
         events: 3,
         transactions: 1,
-        previous_sha256,
+        previous_blake3,
     }
 }
 
@@ -75,7 +75,7 @@ fn keys(store: &MemoryStore) -> Vec<String> {
 fn published(archive: &Archive) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     for sequence in 0..3 {
-        let previous = segments.last().map(|segment| segment.plain_sha256);
+        let previous = segments.last().map(|segment| segment.plain_blake3);
         let plain = vec![u8::try_from(sequence).unwrap(); 100];
         segments.push(archive.publish_segment(draft(sequence, &plain, previous), &mut &plain[..]).unwrap());
     }

@@ -13,7 +13,7 @@ use highwater_binlog::{
     GtidSet, Progress, RawEvent, RotateEvent, SegmentError, SegmentFacts, SegmentPolicy, Segmenter, ServerUuid,
     TransactionError, TransactionTracker, previous_gtids,
 };
-use highwater_catalog::Sha256Digest;
+use highwater_catalog::Blake3Digest;
 
 use self::comparison::Comparison;
 use self::heartbeat::Silence;
@@ -198,7 +198,7 @@ impl Follower {
         policy: SegmentPolicy,
         tip: &Tip,
         start: &Start,
-        expected: Option<Sha256Digest>,
+        expected: Option<Blake3Digest>,
     ) -> Self {
         let mode = match &start.request {
             Request::Gtids { .. } => Mode::Gtids,

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use highwater_catalog::{Micros, Segment, Sha256Digest, Timeline, TimelineId};
+use highwater_catalog::{Blake3Digest, Micros, Segment, Timeline, TimelineId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -296,7 +296,7 @@ impl Publisher {
             last_commit: facts.last_commit_micros.map(Micros),
             events: facts.events,
             transactions: facts.transactions,
-            previous_sha256: (sequence > 0).then_some(Sha256Digest([0; 32])),
+            previous_blake3: (sequence > 0).then_some(Blake3Digest([0; 32])),
         }
     }
 
@@ -318,11 +318,11 @@ impl Publisher {
 
     /// Creates the first segment's manifest, if its objects are there: the one before it is published.
     fn publish_first(&mut self) {
-        let previous_sha256 = self.standing.previous_sha256;
+        let previous_blake3 = self.standing.previous_blake3;
         let Some(flight) = self.flights.front_mut() else { return };
         let Stage::Stored(stored) = flight.stage.clone() else { return };
         flight.stage = Stage::Publishing(stored.clone());
-        flight.draft.previous_sha256 = previous_sha256;
+        flight.draft.previous_blake3 = previous_blake3;
         let (archive, index, draft) = (self.archive.clone(), self.index.clone(), flight.draft.clone());
         self.running.spawn_blocking(move || {
             let published = archive.publish_stored(draft, stored).map_err(CaptureError::from);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_catalog::{Sha256Digest, Timeline, TimelineId};
+use highwater_catalog::{Blake3Digest, Timeline, TimelineId};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -394,7 +394,7 @@ impl Capture {
     }
 
     /// How capture goes on from this source, and the digest of what is to be compared.
-    pub(super) async fn decide(&self, answer: &Answer) -> Result<(Start, Option<Sha256Digest>), CaptureError> {
+    pub(super) async fn decide(&self, answer: &Answer) -> Result<(Start, Option<Blake3Digest>), CaptureError> {
         let Stage::Known(plant) = &self.stage else { return Err(CaptureError::Task("opening a timeline")) };
         let start = match answer.decide(plant.publisher.tip()) {
             Err(_) if failpoint::is_broken("broken.gap") => ignore_gap(plant.publisher.tip(), &answer.facts),

@@ -1,7 +1,7 @@
 //! Where a timeline of the archive ends: what the next segment follows.
 
 use highwater_binlog::GtidSet;
-use highwater_catalog::{Inventory, Segment, Sha256Digest, Timeline, TimelineId};
+use highwater_catalog::{Blake3Digest, Inventory, Segment, Timeline, TimelineId};
 
 use super::tip::Tip;
 
@@ -12,8 +12,8 @@ pub struct Standing {
     pub timeline: TimelineId,
     /// Number of the next segment.
     pub next_sequence: u64,
-    /// `plain_sha256` of the last segment.
-    pub previous_sha256: Option<Sha256Digest>,
+    /// `plain_blake3` of the last segment.
+    pub previous_blake3: Option<Blake3Digest>,
     /// Every transaction before the next segment.
     pub captured: GtidSet,
 }
@@ -37,7 +37,7 @@ impl Standing {
         Self {
             timeline: timeline.id,
             next_sequence: 0,
-            previous_sha256: None,
+            previous_blake3: None,
             captured: timeline.starting_gtids.clone(),
         }
     }
@@ -68,14 +68,14 @@ impl Standing {
         if segment.sequence != self.next_sequence {
             return Err(broken("its number is not the next"));
         }
-        if segment.previous_sha256 != self.previous_sha256 {
+        if segment.previous_blake3 != self.previous_blake3 {
             return Err(broken("it names another segment before it"));
         }
         if segment.gtids_before != self.captured {
             return Err(broken("the transactions before it are others"));
         }
         self.next_sequence += 1;
-        self.previous_sha256 = Some(segment.plain_sha256);
+        self.previous_blake3 = Some(segment.plain_blake3);
         self.captured = self.captured.union(&segment.gtids_added);
         Ok(())
     }

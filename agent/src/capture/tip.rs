@@ -6,8 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
-use highwater_catalog::{Segment, Sha256Digest, Timeline, TimelineId};
-use sha2::{Digest, Sha256};
+use highwater_catalog::{Blake3Digest, Segment, Timeline, TimelineId};
 
 use super::follower::Cut;
 use super::spool::Stretch;
@@ -54,7 +53,7 @@ pub struct Piece {
 #[derive(Debug, Clone)]
 pub enum PieceBytes {
     /// In the archive, with this digest.
-    Published(Sha256Digest),
+    Published(Blake3Digest),
     /// In the spool.
     Spooled(Arc<Stretch>),
 }
@@ -83,7 +82,7 @@ impl Tip {
             end: segment.end,
             gtids_added: segment.gtids_added.clone(),
             transactions: segment.transactions,
-            bytes: PieceBytes::Published(segment.plain_sha256),
+            bytes: PieceBytes::Published(segment.plain_blake3),
         });
     }
 
@@ -107,7 +106,7 @@ impl Tip {
             (piece.server, &piece.binlog, piece.start) == (segment.server, &segment.binlog, segment.start)
         };
         if let Some(piece) = self.tail.iter_mut().find(is_it) {
-            piece.bytes = PieceBytes::Published(segment.plain_sha256);
+            piece.bytes = PieceBytes::Published(segment.plain_blake3);
         }
     }
 
@@ -142,32 +141,18 @@ impl Piece {
         matches!(self.bytes, PieceBytes::Published(_))
     }
 
-    /// SHA-256 of its bytes. Blocking: reads the spool if they are there.
+    /// BLAKE3 of its bytes. Blocking: reads the spool if they are there.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn digest(&self) -> io::Result<Sha256Digest> {
+    pub fn digest(&self) -> io::Result<Blake3Digest> {
         match &self.bytes {
             PieceBytes::Published(digest) => Ok(*digest),
             PieceBytes::Spooled(stretch) => {
-                let mut hasher = Sha256::new();
-                io::copy(&mut stretch.read(self.start, self.end)?, &mut HashWriter(&mut hasher))?;
-                Ok(Sha256Digest(hasher.finalize().into()))
+                let mut hasher = blake3::Hasher::new();
+                hasher.update_reader(stretch.read(self.start, self.end)?)?;
+                Ok(Blake3Digest(hasher.finalize().into()))
             }
         }
-    }
-}
-
-/// Feeds a hash.
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

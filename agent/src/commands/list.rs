@@ -68,7 +68,7 @@ fn segment_json(segment: &Segment) -> Value {
         "last_commit": time(segment.last_commit),
         "objects": segment.objects.len(),
         "stored_bytes": segment.stored_size(),
-        "sha256": segment.plain_sha256.to_string(),
+        "blake3": segment.plain_blake3.to_string(),
     })
 }
 
@@ -109,7 +109,7 @@ pub(super) fn file_json(file: &KeptFile) -> Value {
         "taken": file.taken.to_string(),
         "bytes": file.body_size() + KeptFile::HEADER_LEN,
         "stored_bytes": file.stored_size(),
-        "sha256": file.body_sha256.to_string(),
+        "blake3": file.body_blake3.to_string(),
     })
 }
 

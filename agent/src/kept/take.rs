@@ -228,7 +228,7 @@ fn keep_one(with: &Keeping<'_>, path: &Path, bundled: &BTreeMap<FileMark, u32>) 
     };
     let Keeping { archive, server, bar, .. } = *with;
     let (facts, tally) = prove(&file, bar)?;
-    let (body_size, body_sha256) = tally.finish();
+    let (body_size, body_blake3) = tally.finish();
     let BodyFacts { server_version, gtids_before, contents } = facts;
     let draft = FileDraft {
         server,
@@ -244,7 +244,7 @@ fn keep_one(with: &Keeping<'_>, path: &Path, bundled: &BTreeMap<FileMark, u32>) 
         key_id: file.header.key_id().to_string(),
         key_generation,
         body_size,
-        body_sha256,
+        body_blake3,
     };
     let body = file.file.body().map_err(|source| KeepError::Read { path: file.path.clone(), source })?;
     let mut body = bar.wrap_read(body);

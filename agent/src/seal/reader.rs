@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use age::stream::StreamReader;
 use age::{DecryptError, Decryptor};
-use highwater_catalog::{ObjectFacts, Sealing, Sha256Digest};
+use highwater_catalog::{Blake3Digest, ObjectFacts, Sealing};
 
 use super::Identities;
 use super::writer::Tally;
@@ -37,12 +37,12 @@ pub struct Expected {
     pub sealing: Sealing,
     /// Bytes in the store.
     pub stored_size: u64,
-    /// SHA-256 of the bytes in the store.
-    pub stored_sha256: Sha256Digest,
+    /// BLAKE3 of the bytes in the store.
+    pub stored_blake3: Blake3Digest,
     /// Most bytes it may unseal to.
     pub plain_size_max: u64,
-    /// Bytes before sealing and their SHA-256, where a manifest tells them.
-    pub plain: Option<(u64, Sha256Digest)>,
+    /// Bytes before sealing and their BLAKE3, where a manifest tells them.
+    pub plain: Option<(u64, Blake3Digest)>,
 }
 
 impl From<&ObjectFacts> for Expected {
@@ -50,14 +50,14 @@ impl From<&ObjectFacts> for Expected {
         Self {
             sealing: facts.sealing,
             stored_size: facts.stored_size,
-            stored_sha256: facts.stored_sha256,
+            stored_blake3: facts.stored_blake3,
             plain_size_max: facts.plain_size,
-            plain: Some((facts.plain_size, facts.plain_sha256)),
+            plain: Some((facts.plain_size, facts.plain_blake3)),
         }
     }
 }
 
-/// Reads the plain bytes of an object and proves, when the last one is read, that size and SHA-256 of both the object
+/// Reads the plain bytes of an object and proves, when the last one is read, that size and BLAKE3 of both the object
 /// and its plaintext are what its manifest says.
 ///
 /// Bytes are handed out before the proof is complete: a caller that must not act on damaged bytes reads to the end
@@ -96,15 +96,15 @@ impl Unsealer {
         if stored.tally.size != expected.stored_size {
             return damaged(format!("it has {} bytes instead of {}", stored.tally.size, expected.stored_size));
         }
-        if stored.tally.digest() != expected.stored_sha256 {
-            return damaged("its SHA-256 is not the manifest's".to_owned());
+        if stored.tally.digest() != expected.stored_blake3 {
+            return damaged("its BLAKE3 is not the manifest's".to_owned());
         }
-        let Some((plain_size, plain_sha256)) = expected.plain else { return Ok(()) };
+        let Some((plain_size, plain_blake3)) = expected.plain else { return Ok(()) };
         if self.plain.size != plain_size {
             return damaged(format!("it unseals to {} bytes instead of {plain_size}", self.plain.size));
         }
-        if self.plain.digest() != plain_sha256 {
-            return damaged("the SHA-256 of its plaintext is not the manifest's".to_owned());
+        if self.plain.digest() != plain_blake3 {
+            return damaged("the BLAKE3 of its plaintext is not the manifest's".to_owned());
         }
         Ok(())
     }
@@ -288,7 +288,7 @@ mod tests {
         let (_, facts) = seal(b"one", &Recipients::default());
         let (other, _) = seal(b"two", &Recipients::default());
         let error = open(&other, facts, None).unwrap_err();
-        assert_eq!(error.to_string(), "its SHA-256 is not the manifest's");
+        assert_eq!(error.to_string(), "its BLAKE3 is not the manifest's");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 
 use age::stream::StreamWriter;
-use aws_lc_rs::digest::{Context, SHA256};
-use highwater_catalog::{ObjectFacts, Sealing, Sha256Digest};
+use blake3::Hasher;
+use highwater_catalog::{Blake3Digest, ObjectFacts, Sealing};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::compress_bound;
 
@@ -107,9 +107,9 @@ impl<W: Write> SealWriter<W> {
             Layer::Age(stream) => (stream.finish()?, Sealing::ZstdAge),
         };
         inner.flush()?;
-        let (plain_size, plain_sha256) = self.plain.finish();
-        let (stored_size, stored_sha256) = tally.finish();
-        Ok((inner, ObjectFacts { plain_size, plain_sha256, stored_size, stored_sha256, sealing }))
+        let (plain_size, plain_blake3) = self.plain.finish();
+        let (stored_size, stored_blake3) = tally.finish();
+        Ok((inner, ObjectFacts { plain_size, plain_blake3, stored_size, stored_blake3, sealing }))
     }
 
     /// Takes bytes into account that stand in the frame behind those that were there.
@@ -148,18 +148,10 @@ impl<W: Write> Write for SealWriter<W> {
 }
 
 /// Size and digest of a stream.
-///
-/// The digest is aws-lc's: where the processor has no instructions for SHA-256, it takes half the time of sha2's.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Tally {
     pub(crate) size: u64,
-    hasher: Context,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self { size: 0, hasher: Context::new(&SHA256) }
-    }
+    hasher: Hasher,
 }
 
 impl Tally {
@@ -168,13 +160,11 @@ impl Tally {
         self.hasher.update(bytes);
     }
 
-    pub(crate) fn finish(self) -> (u64, Sha256Digest) {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(self.hasher.finish().as_ref());
-        (self.size, Sha256Digest(digest))
+    pub(crate) fn finish(self) -> (u64, Blake3Digest) {
+        (self.size, Blake3Digest(self.hasher.finalize().into()))
     }
 
-    pub(crate) fn digest(&self) -> Sha256Digest {
+    pub(crate) fn digest(&self) -> Blake3Digest {
         self.clone().finish().1
     }
 }
@@ -275,11 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_sha_256() {
+    fn the_digest_is_blake3() {
         let mut tally = Tally::default();
         tally.add(b"ab");
         tally.add(b"c");
-        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let expected = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
         assert_eq!(tally.digest().to_string(), expected);
         assert_eq!(tally.finish().1.to_string(), expected);
     }

@@ -29,7 +29,7 @@ fn fill(place: &Place, segments: u64) -> Vec<Segment> {
     archive.publish_timeline(&timeline).unwrap();
     let mut published: Vec<Segment> = Vec::new();
     for sequence in 0..segments {
-        let previous = published.last().map(|segment| segment.plain_sha256);
+        let previous = published.last().map(|segment| segment.plain_blake3);
         let plain = [u8::try_from(sequence).unwrap(); 100];
         published.push(archive.publish_segment(draft(sequence, previous), &mut &plain[..]).unwrap());
     }
@@ -45,7 +45,7 @@ fn open(place: &Place) -> Archive {
     archive.for_writing(&"orders".parse().unwrap(), config.recipients().unwrap()).unwrap().with_object_bytes_max(60)
 }
 
-fn draft(sequence: u64, previous_sha256: Option<highwater_catalog::Sha256Digest>) -> SegmentDraft {
+fn draft(sequence: u64, previous_blake3: Option<highwater_catalog::Blake3Digest>) -> SegmentDraft {
     let before = if sequence == 0 { String::new() } else { format!("{SERVER}:1-{sequence}") };
     SegmentDraft {
         timeline: TimelineId(1),
@@ -60,7 +60,7 @@ fn draft(sequence: u64, previous_sha256: Option<highwater_catalog::Sha256Digest>
         last_commit: Some(Micros(BEGIN + sequence * 1_000_000)),
         events: 3,
         transactions: 1,
-        previous_sha256,
+        previous_blake3,
     }
 }
 

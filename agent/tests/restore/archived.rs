@@ -169,7 +169,7 @@ impl Archived {
                 last_commit: times().max(),
                 events,
                 transactions: group.len() as u64,
-                previous_sha256: last.as_ref().map(|last| last.plain_sha256),
+                previous_blake3: last.as_ref().map(|last| last.plain_blake3),
             };
             let mut plain = &bytes[start as usize..end as usize];
             *last = Some(self.archive.publish_segment(draft, &mut plain).unwrap());

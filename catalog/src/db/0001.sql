@@ -29,8 +29,8 @@ CREATE TABLE segment (
     last_commit_us   INTEGER,
     events           INTEGER NOT NULL,
     transactions     INTEGER NOT NULL,
-    plain_sha256     BLOB NOT NULL,
-    previous_sha256  BLOB,
+    plain_blake3     BLOB NOT NULL,
+    previous_blake3  BLOB,
     PRIMARY KEY (timeline, sequence)
 ) STRICT, WITHOUT ROWID;
 
@@ -39,9 +39,9 @@ CREATE TABLE segment_object (
     sequence       INTEGER NOT NULL,
     place          INTEGER NOT NULL,
     plain_size     INTEGER NOT NULL,
-    plain_sha256   BLOB NOT NULL,
+    plain_blake3   BLOB NOT NULL,
     stored_size    INTEGER NOT NULL,
-    stored_sha256  BLOB NOT NULL,
+    stored_blake3  BLOB NOT NULL,
     sealing        INTEGER NOT NULL,
     PRIMARY KEY (timeline, sequence, place),
     FOREIGN KEY (timeline, sequence) REFERENCES segment (timeline, sequence)
@@ -69,9 +69,9 @@ CREATE TABLE dump_file (
     table_name     TEXT,
     table_rows     INTEGER,
     plain_size     INTEGER NOT NULL,
-    plain_sha256   BLOB NOT NULL,
+    plain_blake3   BLOB NOT NULL,
     stored_size    INTEGER NOT NULL,
-    stored_sha256  BLOB NOT NULL,
+    stored_blake3  BLOB NOT NULL,
     sealing        INTEGER NOT NULL,
     PRIMARY KEY (dump, load_order)
 ) STRICT, WITHOUT ROWID;
@@ -81,7 +81,7 @@ CREATE TABLE key_generation (
     generation     INTEGER NOT NULL,
     taken_us       INTEGER NOT NULL,
     stored_size    INTEGER NOT NULL,
-    stored_sha256  BLOB NOT NULL,
+    stored_blake3  BLOB NOT NULL,
     PRIMARY KEY (server, generation)
 ) STRICT, WITHOUT ROWID;
 

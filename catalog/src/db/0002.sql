@@ -13,7 +13,7 @@ CREATE TABLE file (
     key_id           TEXT NOT NULL,
     key_generation   INTEGER NOT NULL,
     taken_us         INTEGER NOT NULL,
-    body_sha256      BLOB NOT NULL,
+    body_blake3      BLOB NOT NULL,
     PRIMARY KEY (server, binlog, mark)
 ) STRICT, WITHOUT ROWID;
 
@@ -23,9 +23,9 @@ CREATE TABLE file_object (
     mark           TEXT NOT NULL,
     place          INTEGER NOT NULL,
     plain_size     INTEGER NOT NULL,
-    plain_sha256   BLOB NOT NULL,
+    plain_blake3   BLOB NOT NULL,
     stored_size    INTEGER NOT NULL,
-    stored_sha256  BLOB NOT NULL,
+    stored_blake3  BLOB NOT NULL,
     sealing        INTEGER NOT NULL,
     PRIMARY KEY (server, binlog, mark, place),
     FOREIGN KEY (server, binlog, mark) REFERENCES file (server, binlog, mark)

@@ -16,8 +16,8 @@ const INSERT: &str = "
 
 const INSERT_FILE: &str = "
     INSERT INTO dump_file (
-        dump, load_order, name, kind, schema_name, table_name, table_rows, plain_size, plain_sha256, stored_size,
-        stored_sha256, sealing
+        dump, load_order, name, kind, schema_name, table_name, table_rows, plain_size, plain_blake3, stored_size,
+        stored_blake3, sealing
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 impl Stored for Dump {
@@ -67,9 +67,9 @@ fn insert_file(transaction: &Transaction<'_>, dump: &Dump, order: i64, file: &Du
         table.map(|(_, table, _)| table),
         table.map(|(_, _, rows)| rows),
         signed(file.object.plain_size)?,
-        file.object.plain_sha256.0,
+        file.object.plain_blake3.0,
         signed(file.object.stored_size)?,
-        file.object.stored_sha256.0,
+        file.object.stored_blake3.0,
         SealingCode::from(file.object.sealing).0,
     ])?;
     Ok(())

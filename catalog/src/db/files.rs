@@ -13,12 +13,12 @@ use highwater_binlog::Micros;
 const INSERT: &str = "
     INSERT INTO file (
         server, binlog, mark, server_version, gtids_before, gtids_added, first_commit_us, last_commit_us, events,
-        transactions, key_id, key_generation, taken_us, body_sha256
+        transactions, key_id, key_generation, taken_us, body_blake3
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 const INSERT_OBJECT: &str = "
     INSERT INTO file_object (
-        server, binlog, mark, place, plain_size, plain_sha256, stored_size, stored_sha256, sealing
+        server, binlog, mark, place, plain_size, plain_blake3, stored_size, stored_blake3, sealing
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 impl Stored for KeptFile {
@@ -43,7 +43,7 @@ impl Stored for KeptFile {
             self.key_id,
             self.key_generation,
             signed(self.taken.0)?,
-            self.body_sha256.0,
+            self.body_blake3.0,
         ])?;
         let mut insert = transaction.prepare_cached(INSERT_OBJECT)?;
         for (place, object) in (0i64..).zip(std::iter::once(&self.header).chain(&self.objects)) {
@@ -53,9 +53,9 @@ impl Stored for KeptFile {
                 mark,
                 place,
                 signed(object.plain_size)?,
-                object.plain_sha256.0,
+                object.plain_blake3.0,
                 signed(object.stored_size)?,
-                object.stored_sha256.0,
+                object.stored_blake3.0,
                 SealingCode::from(object.sealing).0,
             ])?;
         }
@@ -100,7 +100,7 @@ fn read(transaction: &Transaction<'_>, row: &Row<'_>) -> Result<KeptFile, Catalo
         key_id: row.get("key_id")?,
         key_generation: row.number("key_generation")?,
         taken: row.micros("taken_us")?,
-        body_sha256: row.digest("body_sha256")?,
+        body_blake3: row.digest("body_blake3")?,
         header,
         objects: objects.collect(),
     })

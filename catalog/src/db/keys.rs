@@ -14,14 +14,14 @@ impl Stored for KeyGeneration {
 
     fn insert(&self, transaction: &Transaction<'_>) -> Result<(), CatalogProblem> {
         let server = self.server.to_string();
-        let insert = "INSERT INTO key_generation (server, generation, taken_us, stored_size, stored_sha256)
+        let insert = "INSERT INTO key_generation (server, generation, taken_us, stored_size, stored_blake3)
             VALUES (?, ?, ?, ?, ?)";
         transaction.prepare_cached(insert)?.execute(params![
             server,
             self.generation,
             signed(self.taken.0)?,
             signed(self.stored_size)?,
-            self.stored_sha256.0,
+            self.stored_blake3.0,
         ])?;
         let insert = "INSERT INTO keys_in_generation (server, generation, place, key_id) VALUES (?, ?, ?, ?)";
         let mut statement = transaction.prepare_cached(insert)?;
@@ -57,6 +57,6 @@ fn read(transaction: &Transaction<'_>, row: &Row<'_>) -> Result<KeyGeneration, C
         key_ids: key_ids.collect::<Result<_, _>>()?,
         taken: row.micros("taken_us")?,
         stored_size: row.number("stored_size")?,
-        stored_sha256: row.digest("stored_sha256")?,
+        stored_blake3: row.digest("stored_blake3")?,
     })
 }

@@ -6,7 +6,7 @@ use rusqlite::types::FromSql;
 
 use super::CatalogProblem;
 use crate::check::{Check, RecordError};
-use crate::digest::Sha256Digest;
+use crate::digest::Blake3Digest;
 use crate::names::ManifestName;
 use crate::record::{ObjectFacts, Sealing};
 use highwater_binlog::Micros;
@@ -42,15 +42,15 @@ impl Reader<'_> {
         self.number(column).map(Micros)
     }
 
-    pub(super) fn digest(&self, column: &'static str) -> Result<Sha256Digest, CatalogProblem> {
+    pub(super) fn digest(&self, column: &'static str) -> Result<Blake3Digest, CatalogProblem> {
         self.optional_digest(column)?.ok_or_else(|| self.problem(RecordError::new(column, "no digest")))
     }
 
-    pub(super) fn optional_digest(&self, column: &'static str) -> Result<Option<Sha256Digest>, CatalogProblem> {
+    pub(super) fn optional_digest(&self, column: &'static str) -> Result<Option<Blake3Digest>, CatalogProblem> {
         let bytes: Option<Vec<u8>> = self.get(column)?;
         let digest = |bytes: Vec<u8>| {
             let wrong = |bytes: Vec<u8>| self.problem(RecordError::new(column, format!("{} bytes", bytes.len())));
-            <[u8; 32]>::try_from(bytes).map(Sha256Digest).map_err(wrong)
+            <[u8; 32]>::try_from(bytes).map(Blake3Digest).map_err(wrong)
         };
         bytes.map(digest).transpose()
     }
@@ -59,9 +59,9 @@ impl Reader<'_> {
         let code: i64 = self.get("sealing")?;
         Ok(ObjectFacts {
             plain_size: self.number("plain_size")?,
-            plain_sha256: self.digest("plain_sha256")?,
+            plain_blake3: self.digest("plain_blake3")?,
             stored_size: self.number("stored_size")?,
-            stored_sha256: self.digest("stored_sha256")?,
+            stored_blake3: self.digest("stored_blake3")?,
             sealing: SealingCode(code).try_into().map_err(|error| self.problem(error))?,
         })
     }

@@ -11,12 +11,12 @@ use highwater_binlog::Micros;
 const INSERT: &str = "
     INSERT INTO segment (
         timeline, sequence, server, binlog, start_offset, end_offset, gtids_before, gtids_added, first_commit_us,
-        last_commit_us, events, transactions, plain_sha256, previous_sha256
+        last_commit_us, events, transactions, plain_blake3, previous_blake3
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 const INSERT_OBJECT: &str = "
     INSERT INTO segment_object (
-        timeline, sequence, place, plain_size, plain_sha256, stored_size, stored_sha256, sealing
+        timeline, sequence, place, plain_size, plain_blake3, stored_size, stored_blake3, sealing
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 
 impl Stored for Segment {
@@ -39,8 +39,8 @@ impl Stored for Segment {
             micros(self.last_commit)?,
             signed(self.events)?,
             signed(self.transactions)?,
-            self.plain_sha256.0,
-            self.previous_sha256.map(|digest| digest.0),
+            self.plain_blake3.0,
+            self.previous_blake3.map(|digest| digest.0),
         ])?;
         let mut insert = transaction.prepare_cached(INSERT_OBJECT)?;
         for (place, object) in (0i64..).zip(&self.objects) {
@@ -49,9 +49,9 @@ impl Stored for Segment {
                 signed(self.sequence)?,
                 place,
                 signed(object.plain_size)?,
-                object.plain_sha256.0,
+                object.plain_blake3.0,
                 signed(object.stored_size)?,
-                object.stored_sha256.0,
+                object.stored_blake3.0,
                 SealingCode::from(object.sealing).0,
             ])?;
         }
@@ -137,8 +137,8 @@ fn read(row: &Row<'_>, objects: &mut Objects<'_, '_>) -> Result<Segment, Catalog
         last_commit: row.optional_number("last_commit_us")?.map(Micros),
         events: row.number("events")?,
         transactions: row.number("transactions")?,
-        plain_sha256: row.digest("plain_sha256")?,
+        plain_blake3: row.digest("plain_blake3")?,
         objects,
-        previous_sha256: row.optional_digest("previous_sha256")?,
+        previous_blake3: row.optional_digest("previous_blake3")?,
     })
 }

@@ -32,7 +32,7 @@ pub(super) struct KeptFileV1 {
     key_generation: u32,
     taken_us: u64,
     body_size: u64,
-    body_sha256: String,
+    body_blake3: String,
     header: ObjectV1,
     objects: Vec<ObjectV1>,
 }
@@ -63,7 +63,7 @@ impl Wire for KeptFile {
             key_generation: self.key_generation,
             taken_us: self.taken.0,
             body_size: self.body_size(),
-            body_sha256: self.body_sha256.to_string(),
+            body_blake3: self.body_blake3.to_string(),
             header: ObjectV1::new(header, &self.header),
             objects: file_body_keys(self)
                 .into_iter()
@@ -93,7 +93,7 @@ impl Wire for KeptFile {
             key_id: wire.key_id,
             key_generation: wire.key_generation,
             taken: Micros(wire.taken_us),
-            body_sha256: digest("body_sha256", &wire.body_sha256)?,
+            body_blake3: digest("body_blake3", &wire.body_blake3)?,
             header,
             objects,
         };

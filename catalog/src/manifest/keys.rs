@@ -30,7 +30,7 @@ pub(super) struct KeyBundleV1 {
 struct BundleObjectV1 {
     key: String,
     stored_size: u64,
-    stored_sha256: String,
+    stored_blake3: String,
 }
 
 impl Wire for KeyGeneration {
@@ -51,7 +51,7 @@ impl Wire for KeyGeneration {
             object: BundleObjectV1 {
                 key: key_object_key(self),
                 stored_size: self.stored_size,
-                stored_sha256: self.stored_sha256.to_string(),
+                stored_blake3: self.stored_blake3.to_string(),
             },
         }
     }
@@ -64,7 +64,7 @@ impl Wire for KeyGeneration {
             key_ids: wire.key_ids,
             taken: Micros(wire.taken_us),
             stored_size: wire.object.stored_size,
-            stored_sha256: digest("object.stored_sha256", &wire.object.stored_sha256)?,
+            stored_blake3: digest("object.stored_blake3", &wire.object.stored_blake3)?,
         };
         same_key("object.key", &wire.object.key, &key_object_key(&record))?;
         Ok((Preamble { format, kind, repository, software }, record))

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::FORMAT_VERSION;
 use crate::check::RecordError;
-use crate::digest::Sha256Digest;
+use crate::digest::Blake3Digest;
 use crate::record::{ObjectFacts, Sealing};
 use crate::repository::RepositoryId;
 
@@ -46,9 +46,9 @@ pub(super) struct ObjectV1 {
     key: String,
     sealing: SealingV1,
     plain_size: u64,
-    plain_sha256: String,
+    plain_blake3: String,
     stored_size: u64,
-    stored_sha256: String,
+    stored_blake3: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,9 +68,9 @@ impl ObjectV1 {
                 Sealing::ZstdAge => SealingV1::ZstdAge,
             },
             plain_size: facts.plain_size,
-            plain_sha256: facts.plain_sha256.to_string(),
+            plain_blake3: facts.plain_blake3.to_string(),
             stored_size: facts.stored_size,
-            stored_sha256: facts.stored_sha256.to_string(),
+            stored_blake3: facts.stored_blake3.to_string(),
         }
     }
 
@@ -78,9 +78,9 @@ impl ObjectV1 {
     pub(super) fn read(self) -> Result<(String, ObjectFacts), RecordError> {
         let facts = ObjectFacts {
             plain_size: self.plain_size,
-            plain_sha256: digest("object.plain_sha256", &self.plain_sha256)?,
+            plain_blake3: digest("object.plain_blake3", &self.plain_blake3)?,
             stored_size: self.stored_size,
-            stored_sha256: digest("object.stored_sha256", &self.stored_sha256)?,
+            stored_blake3: digest("object.stored_blake3", &self.stored_blake3)?,
             sealing: match self.sealing {
                 SealingV1::Zstd => Sealing::Zstd,
                 SealingV1::ZstdAge => Sealing::ZstdAge,
@@ -99,7 +99,7 @@ pub(super) fn same_key(field: &'static str, found: &str, expected: &str) -> Resu
     Err(RecordError::new(field, format!("{found:?} instead of {expected}")))
 }
 
-pub(super) fn digest(field: &'static str, text: &str) -> Result<Sha256Digest, RecordError> {
+pub(super) fn digest(field: &'static str, text: &str) -> Result<Blake3Digest, RecordError> {
     parse(field, text)
 }
 

@@ -29,8 +29,8 @@ pub(super) struct SegmentManifestV1 {
     last_commit_us: Option<u64>,
     events: u64,
     transactions: u64,
-    previous_sha256: Option<String>,
-    plain_sha256: String,
+    previous_blake3: Option<String>,
+    plain_blake3: String,
     objects: Vec<ObjectV1>,
 }
 
@@ -57,8 +57,8 @@ impl Wire for Segment {
             last_commit_us: self.last_commit.map(|micros| micros.0),
             events: self.events,
             transactions: self.transactions,
-            previous_sha256: self.previous_sha256.map(|digest| digest.to_string()),
-            plain_sha256: self.plain_sha256.to_string(),
+            previous_blake3: self.previous_blake3.map(|digest| digest.to_string()),
+            plain_blake3: self.plain_blake3.to_string(),
             objects: segment_object_keys(self)
                 .into_iter()
                 .zip(&self.objects)
@@ -84,9 +84,9 @@ impl Wire for Segment {
             last_commit: wire.last_commit_us.map(Micros),
             events: wire.events,
             transactions: wire.transactions,
-            plain_sha256: digest("plain_sha256", &wire.plain_sha256)?,
+            plain_blake3: digest("plain_blake3", &wire.plain_blake3)?,
             objects,
-            previous_sha256: wire.previous_sha256.map(|text| digest("previous_sha256", &text)).transpose()?,
+            previous_blake3: wire.previous_blake3.map(|text| digest("previous_blake3", &text)).transpose()?,
         };
         for (found, expected) in keys.iter().zip(segment_object_keys(&record)) {
             same_key("objects.key", found, &expected)?;

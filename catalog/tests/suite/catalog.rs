@@ -93,7 +93,7 @@ fn another_record_under_the_same_identity_is_refused() {
     let inventory = filled(&path);
     let mut catalog = open(&path).unwrap();
     let mut segment = inventory.segments[3].clone();
-    segment.objects[1].stored_sha256 = digest(4);
+    segment.objects[1].stored_blake3 = digest(4);
     let error = catalog.record_segment(&segment).unwrap_err();
     assert!(error.to_string().ends_with("already has another record for segments/0001/000000000003.json"), "{error}");
     let mut dump = inventory.dumps[0].clone();
@@ -103,7 +103,7 @@ fn another_record_under_the_same_identity_is_refused() {
     bundle.key_ids.pop();
     assert!(matches!(problem(catalog.record_keys(&bundle)), CatalogProblem::Conflict { .. }));
     let mut file = kept(2);
-    file.body_sha256 = digest(1);
+    file.body_blake3 = digest(1);
     assert!(matches!(problem(catalog.record_file(&file)), CatalogProblem::Conflict { .. }));
     let mut timeline = inventory.timelines[0].clone();
     timeline.reason.push('!');
@@ -190,10 +190,10 @@ fn unknown_codes_and_impossible_rows_are_named() {
         ),
         ("UPDATE segment SET end_offset = 0 WHERE sequence = 2", "end: 0 is not after start"),
         ("UPDATE segment SET events = -1 WHERE sequence = 2", "events: -1 is out of range"),
-        ("UPDATE segment SET plain_sha256 = x'00' WHERE sequence = 2", "plain_sha256: 1 bytes"),
+        ("UPDATE segment SET plain_blake3 = x'00' WHERE sequence = 2", "plain_blake3: 1 bytes"),
         ("DELETE FROM segment_object WHERE sequence = 2", "objects: 0 objects, not 1 to 4096"),
         ("DELETE FROM segment_object WHERE sequence = 3 AND place = 1", "objects.plain_size: "),
-        ("UPDATE segment_object SET plain_sha256 = x'00' WHERE sequence = 3", "plain_sha256: 1 bytes"),
+        ("UPDATE segment_object SET plain_blake3 = x'00' WHERE sequence = 3", "plain_blake3: 1 bytes"),
         ("UPDATE segment SET gtids_added = 'x' WHERE sequence = 2", "\"x\" is not a GTID set"),
         ("UPDATE segment SET binlog = '../x' WHERE sequence = 2", "\"../x\" is not a binlog name"),
         ("UPDATE dump_file SET kind = 0", "row of dumps/20261122T150412Z-0000/manifest.json: kind: unknown code 0"),

@@ -235,8 +235,8 @@ fn rules_within_a_segment_are_checked() {
         ("gtids_before", json!(format!(" {}", gtids("1-4"))), "gtids_before: "),
         ("last_commit_us", json!(1), "last_commit_us: earlier than first_commit_us"),
         ("last_commit_us", json!(null), "last_commit_us: first_commit_us and last_commit_us come together"),
-        ("previous_sha256", json!(null), "previous_sha256: present exactly when"),
-        ("previous_sha256", json!("00"), "previous_sha256: "),
+        ("previous_blake3", json!(null), "previous_blake3: present exactly when"),
+        ("previous_blake3", json!("00"), "previous_blake3: "),
         ("events", json!(1u64 << 63), "events: 9223372036854775808 is above 2^63 - 1"),
     ] {
         let problem = changed(&segment(), |value| {
@@ -277,9 +277,9 @@ fn objects_of_a_segment_make_it_up_in_their_order() {
 
     let mut record = segment();
     record.objects = vec![facts(9, record.plain_size())];
-    record.plain_sha256 = digest(8);
+    record.plain_blake3 = digest(8);
     let refused = record.encode(&repository_id()).unwrap_err().problem.to_string();
-    assert_eq!(refused, "plain_sha256: not that of the only object");
+    assert_eq!(refused, "plain_blake3: not that of the only object");
     let mut record = segment();
     record.objects.insert(1, facts(9, 0));
     let refused = record.encode(&repository_id()).unwrap_err().problem.to_string();
@@ -304,7 +304,7 @@ fn rules_within_other_records_are_checked() {
     problem(changed(&kept(2), |value| value["mark"] = json!("A0".repeat(16))), "mark: not 32 lower-case");
     problem(changed(&kept(2), |value| value["body_size"] = json!(7)), "body_size: 7 where the objects have 4196");
     problem(changed(&kept(2), |value| value["header"]["plain_size"] = json!(4)), "a header has 512 bytes, not 4");
-    problem(changed(&kept(1), |value| value["body_sha256"] = json!("ab".repeat(32))), "not that of the only object");
+    problem(changed(&kept(1), |value| value["body_blake3"] = json!("ab".repeat(32))), "not that of the only object");
     problem(changed(&kept(2), |value| value["key_generation"] = json!(0)), "key_generation: numbers begin with 1");
     let dump = dump(1, gtids("1"));
     let rename = |name: &str| {
@@ -326,7 +326,7 @@ fn rules_within_other_records_are_checked() {
 #[test]
 fn what_could_not_be_read_back_is_not_written() {
     let mut record = segment();
-    record.previous_sha256 = None;
+    record.previous_blake3 = None;
     assert!(record.encode(&repository_id()).is_err());
     let mut record = segment();
     record.objects[2].stored_size = 0;
@@ -361,7 +361,7 @@ fn the_repository_reads_back_and_names_its_archive() {
 #[test]
 fn a_second_writer_of_the_same_bytes_gets_another_object_name_and_the_same_manifest_name() {
     let (mine, mut theirs) = (segment(), segment());
-    theirs.objects[0].stored_sha256 = digest(77);
+    theirs.objects[0].stored_blake3 = digest(77);
     assert_eq!(mine.key(), theirs.key());
     assert_ne!(segment_object_keys(&mine)[0], segment_object_keys(&theirs)[0]);
     assert_eq!(segment_object_keys(&mine)[1..], segment_object_keys(&theirs)[1..]);

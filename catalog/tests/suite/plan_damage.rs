@@ -69,7 +69,7 @@ proptest! {
     fn an_exchanged_segment_is_refused_by_the_one_after_it((_, mut inventory, stop, damaged, way_true) in cases()) {
         let whole = plan(&inventory, &stop).unwrap();
         let sequence = damaged as u64;
-        inventory.segments[damaged].plain_sha256 = digest(123_456);
+        inventory.segments[damaged].plain_blake3 = digest(123_456);
         let linked = way_true.contains(&sequence) && way_true.contains(&(sequence + 1));
         match plan(&inventory, &stop) {
             Ok(plan) => {
@@ -125,7 +125,7 @@ fn alter(segment: &mut Segment, other: &Segment, what: u8) {
         0 => segment.gtids_before = other.gtids_before.clone(),
         1 => segment.gtids_added = other.gtids_added.clone(),
         2 => segment.sequence = other.sequence,
-        3 => segment.previous_sha256 = other.previous_sha256,
+        3 => segment.previous_blake3 = other.previous_blake3,
         4 => segment.gtids_before = segment.gtids_before.union(&other.gtids_added),
         5 => segment.gtids_added = segment.gtids_added.union(&other.gtids_added),
         6 => (segment.start, segment.end) = (other.start, other.end),
@@ -142,7 +142,7 @@ fn archive_with_gap() -> (Truth, Inventory) {
     let mut previous: Option<Segment> = None;
     for (sequence, segment) in (0u64..).zip(&mut inventory.segments) {
         segment.sequence = sequence;
-        segment.previous_sha256 = previous.map(|previous| previous.plain_sha256);
+        segment.previous_blake3 = previous.map(|previous| previous.plain_blake3);
         previous = Some(segment.clone());
     }
     (truth, inventory)

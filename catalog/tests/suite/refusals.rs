@@ -106,7 +106,7 @@ fn a_gap_is_named_with_its_transactions_and_place() {
 fn a_broken_chain_is_named_with_its_segment() {
     let truth = simple_truth(12);
     let mut inventory = truth.inventory();
-    inventory.segments[1].previous_sha256 = Some(digest(99));
+    inventory.segments[1].previous_blake3 = Some(digest(99));
     let (text, hint) = said(&plan(&inventory, &truth.stop(10)).unwrap_err());
     assert_eq!(
         text,
@@ -150,7 +150,7 @@ fn two_timelines() -> Inventory {
     for (sequence, segment) in (0u64..).zip(&mut inventory.segments[3..]) {
         (segment.timeline, segment.sequence) = (second, sequence);
     }
-    inventory.segments[3].previous_sha256 = None;
+    inventory.segments[3].previous_blake3 = None;
     inventory.dumps.push(dump(2, gtids("1-12")));
     inventory.dumps[1].timeline = second;
     inventory.dumps[1].finished = Micros(13 * EPOCH + 5);

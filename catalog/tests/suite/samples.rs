@@ -75,9 +75,9 @@ fn version_1_reads_as_it_was_meant() {
     assert_eq!(segment.last_commit, Some(Micros(1_795_359_605_930_102)));
     assert_eq!((segment.events, segment.transactions), (96, 18));
     let previous = "6da0633528deaa0144e7b058315f0b753ec0b945163a72bf96a0d18180f9de0d";
-    assert_eq!(segment.previous_sha256.unwrap().to_string(), previous);
+    assert_eq!(segment.previous_blake3.unwrap().to_string(), previous);
     assert_eq!((segment.plain_size(), segment.stored_size()), (130_875, 22_804));
-    assert_eq!(segment.plain_sha256.to_string(), "a116c9ed46d6207734a43317d30fd88f52ac8634c37d904bbf4e41d865f90475");
+    assert_eq!(segment.plain_blake3.to_string(), "a116c9ed46d6207734a43317d30fd88f52ac8634c37d904bbf4e41d865f90475");
     assert_eq!(segment.objects.iter().map(|object| object.plain_size).collect::<Vec<_>>(), [65_536, 65_339]);
     assert!(segment.objects.iter().all(|object| object.sealing == Sealing::ZstdAge));
     let folder = format!("segments/0001/{SERVER}/binlog.000042");

@@ -33,8 +33,8 @@ fn two_hundred_thousand_segments_are_planned_in_linear_time() {
         (segment.transactions, segment.first_commit) = (1, Some(Micros(EPOCH * (number + 1))));
         segment.last_commit = segment.first_commit;
         segment.objects = vec![crate::support::facts(number, 200)];
-        segment.plain_sha256 = segment.objects[0].plain_sha256;
-        segment.previous_sha256 = previous.replace(segment.plain_sha256);
+        segment.plain_blake3 = segment.objects[0].plain_blake3;
+        segment.previous_blake3 = previous.replace(segment.plain_blake3);
         inventory.segments.push(segment);
     }
 

@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 
 use highwater_binlog::{BinlogName, Gtid, GtidOrigin, GtidSet, ServerUuid};
 use highwater_catalog::{
-    Dump, DumpFile, DumpFileKind, Inventory, KeptFile, KeyGeneration, Micros, ObjectFacts, Repository, RepositoryId,
-    Sealing, Segment, Sha256Digest, Stop, Timeline, TimelineId,
+    Blake3Digest, Dump, DumpFile, DumpFileKind, Inventory, KeptFile, KeyGeneration, Micros, ObjectFacts, Repository,
+    RepositoryId, Sealing, Segment, Stop, Timeline, TimelineId,
 };
 use highwater_keyring::FileMark;
 use proptest::prelude::*;
@@ -38,20 +38,20 @@ pub(crate) fn gtids(text: &str) -> GtidSet {
     if text.is_empty() { GtidSet::new() } else { format!("{SERVER}:{text}").parse().unwrap() }
 }
 
-pub(crate) fn digest(number: u64) -> Sha256Digest {
+pub(crate) fn digest(number: u64) -> Blake3Digest {
     let mut bytes = [0u8; 32];
     for (byte, value) in bytes.iter_mut().zip(number.to_be_bytes().into_iter().cycle()) {
         *byte = value;
     }
-    Sha256Digest(bytes)
+    Blake3Digest(bytes)
 }
 
 pub(crate) fn facts(number: u64, plain_size: u64) -> ObjectFacts {
     ObjectFacts {
         plain_size,
-        plain_sha256: digest(number),
+        plain_blake3: digest(number),
         stored_size: plain_size / 3 + 200,
-        stored_sha256: digest(number + (1 << 40)),
+        stored_blake3: digest(number + (1 << 40)),
         sealing: Sealing::ZstdAge,
     }
 }
@@ -145,9 +145,9 @@ impl Truth {
             last_commit: transactions.iter().map(|transaction| transaction.committed).max(),
             events: 2 + 4 * transactions.len() as u64,
             transactions: transactions.len() as u64,
-            plain_sha256: digest(sequence),
+            plain_blake3: digest(sequence),
             objects: parts(sequence, size),
-            previous_sha256: previous.map(|previous| previous.plain_sha256),
+            previous_blake3: previous.map(|previous| previous.plain_blake3),
         }
     }
 }
@@ -183,7 +183,7 @@ pub(crate) fn keys(generation: u32) -> KeyGeneration {
         key_ids: vec![format!("MySQLReplicationKey_{}_1", server(1)), format!("MySQLReplicationKey_{}_2", server(1))],
         taken: Micros(77),
         stored_size: 812,
-        stored_sha256: digest(5),
+        stored_blake3: digest(5),
     }
 }
 
@@ -209,7 +209,7 @@ pub(crate) fn kept(number: u64) -> KeptFile {
         key_id: format!("MySQLReplicationKey_{}_1", server(1)),
         key_generation: 1,
         taken: Micros(78 + number),
-        body_sha256: digest(700 + number),
+        body_blake3: digest(700 + number),
         header: facts(600 + number, KeptFile::HEADER_LEN),
         objects,
     }

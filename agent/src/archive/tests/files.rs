@@ -3,7 +3,6 @@
 use highwater_catalog::{KeptFile, file_body_keys, file_header_key};
 use highwater_keyring::FileMark;
 
-use super::pieces::hasher;
 use super::*;
 
 fn file_draft(body: &[u8]) -> FileDraft {
@@ -21,7 +20,7 @@ fn file_draft(body: &[u8]) -> FileDraft {
         key_id: "MySQLReplicationKey_1".to_owned(),
         key_generation: 1,
         body_size: body.len() as u64,
-        body_sha256: Sha256Digest(sha2::Digest::finalize(hasher(body)).into()),
+        body_blake3: Blake3Digest(blake3::hash(body).into()),
     }
 }
 
@@ -108,8 +107,8 @@ fn damage_in_any_object_is_found() {
         store.overwrite(&key(&object), whole);
     }
     // Objects that are all sound, and together another body than the manifest's.
-    let other = KeptFile { body_sha256: Sha256Digest([0; 32]), ..file };
+    let other = KeptFile { body_blake3: Blake3Digest([0; 32]), ..file };
     let mut reader = archive.read_file_body(&other).unwrap_or_else(|_| panic!("opens"));
     let error = io::copy(&mut reader, &mut io::sink()).unwrap_err();
-    assert!(error.to_string().contains("the SHA-256 of its objects together is another"), "{error}");
+    assert!(error.to_string().contains("the BLAKE3 of its objects together is another"), "{error}");
 }

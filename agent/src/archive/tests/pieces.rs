@@ -22,7 +22,7 @@ fn a_segment_larger_than_an_object_is_in_several_and_reads_back_as_one() {
         let archive = archive(&store).with_object_bytes_max(object_bytes_max);
         let segment = archive.publish_segment(draft(0, &plain, None), &mut &plain[..]).unwrap();
         assert_eq!(segment.objects.iter().map(|object| object.plain_size).collect::<Vec<_>>(), sizes);
-        assert_eq!(segment.plain_sha256, Sha256Digest(sha2::Digest::finalize(hasher(&plain)).into()));
+        assert_eq!(segment.plain_blake3, Blake3Digest(blake3::hash(&plain).into()));
         let mut named = segment_object_keys(&segment);
         named.extend([REPOSITORY_KEY.to_owned(), segment_manifest_key(TimelineId(1), 0)]);
         named.sort();
@@ -43,12 +43,6 @@ fn dribble_buffer(bytes: &mut Vec<u8>) -> &mut [u8] {
     let len = bytes.len();
     bytes.resize(len + 7, 0);
     &mut bytes[len..]
-}
-
-pub(super) fn hasher(bytes: &[u8]) -> sha2::Sha256 {
-    let mut hasher = sha2::Sha256::default();
-    sha2::Digest::update(&mut hasher, bytes);
-    hasher
 }
 
 #[test]
@@ -122,9 +116,9 @@ fn objects_that_are_not_the_segment_together_are_found() {
     let archive = archive(&store).with_object_bytes_max(300);
     let plain = large();
     let mut segment = archive.publish_segment(draft(0, &plain, None), &mut &plain[..]).unwrap();
-    segment.plain_sha256.0[0] ^= 1;
+    segment.plain_blake3.0[0] ^= 1;
     let error = archive.check_segment(&segment).unwrap_err().to_string();
-    assert_eq!(error, "segments/0001/000000000000.json is damaged: the SHA-256 of its objects together is another");
+    assert_eq!(error, "segments/0001/000000000000.json is damaged: the BLAKE3 of its objects together is another");
     let mut reader = archive.read_segment(&segment).unwrap();
     io::copy(&mut reader, &mut io::sink()).unwrap_err();
     reader.read(&mut [0; 9]).expect_err("once more, and it is no end");

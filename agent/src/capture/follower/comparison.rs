@@ -1,8 +1,8 @@
 //! Bytes that we have and the source sends again: they must be the same.
 
+use blake3::Hasher;
 use highwater_binlog::{BinlogName, FIRST_EVENT_OFFSET, MAGIC};
-use highwater_catalog::Sha256Digest;
-use sha2::{Digest, Sha256};
+use highwater_catalog::Blake3Digest;
 
 use crate::capture::continuity::Discontinuity;
 use crate::capture::tip::Piece;
@@ -13,17 +13,17 @@ pub(super) struct Comparison {
     pub(super) binlog: BinlogName,
     pub(super) start: u64,
     pub(super) end: u64,
-    expected: Sha256Digest,
-    hasher: Sha256,
+    expected: Blake3Digest,
+    hasher: Hasher,
     next: u64,
 }
 
 impl Comparison {
-    pub(super) fn new(piece: &Piece, expected: Sha256Digest) -> Self {
-        let mut hasher = Sha256::new();
+    pub(super) fn new(piece: &Piece, expected: Blake3Digest) -> Self {
+        let mut hasher = Hasher::new();
         let mut next = piece.start;
         if piece.start == 0 {
-            hasher.update(MAGIC);
+            hasher.update(&MAGIC);
             next = FIRST_EVENT_OFFSET;
         }
         Self { binlog: piece.binlog.clone(), start: piece.start, end: piece.end, expected, hasher, next }
@@ -38,7 +38,7 @@ impl Comparison {
 
     pub(super) fn finish(self) -> Result<(), Discontinuity> {
         let Self { binlog, start, end, expected, hasher, next } = self;
-        let found = Sha256Digest(hasher.finalize().into());
+        let found = Blake3Digest(hasher.finalize().into());
         if next == end && found == expected { Ok(()) } else { Err(Discontinuity::Differs { binlog, start, end }) }
     }
 }

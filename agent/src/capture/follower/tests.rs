@@ -1,5 +1,4 @@
 use highwater_catalog::{Micros, Timeline, TimelineId};
-use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::capture::tip::{Piece, PieceBytes};
@@ -156,7 +155,7 @@ fn tip_of_two() -> (Tip, Piece, [u64; 2]) {
     let second = stream.sent.split_off(before);
     let mut gtids_added = GtidSet::new();
     gtids_added.insert(&number(2));
-    let bytes = PieceBytes::Published(Sha256Digest(Sha256::digest(&second).into()));
+    let bytes = PieceBytes::Published(Blake3Digest(blake3::hash(&second).into()));
     let end = stream.offset;
     let piece = Piece { server: server(), binlog: binlog(), start, end, gtids_added, transactions: 1, bytes };
     let mut tip = tip();

@@ -174,8 +174,8 @@ async fn segments_are_stored_side_by_side_and_published_in_order() {
     assert!(manifests.is_sorted(), "{manifests:?}");
     let Inventory { segments, .. } = bed.archive.inventory().unwrap();
     assert_eq!(segments.len(), 3);
-    assert_eq!(segments[1].previous_sha256, Some(segments[0].plain_sha256));
-    assert_eq!(segments[2].previous_sha256, Some(segments[1].plain_sha256));
+    assert_eq!(segments[1].previous_blake3, Some(segments[0].plain_blake3));
+    assert_eq!(segments[2].previous_blake3, Some(segments[1].plain_blake3));
 }
 
 #[tokio::test(flavor = "multi_thread")]

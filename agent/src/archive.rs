@@ -13,6 +13,7 @@ mod error;
 mod facts;
 mod file;
 mod keys;
+mod numbers;
 mod owner;
 mod pieces;
 mod reader;
@@ -25,8 +26,9 @@ pub use error::ArchiveError;
 pub(crate) use error::store_hint;
 pub use facts::StoredFacts;
 pub use file::FileDraft;
+pub use numbers::SegmentNumbers;
 pub use reader::{CopyError, ObjectReader, WholeDigest};
-pub use scan::Scan;
+pub use scan::{Outline, Scan};
 pub use segment::{SegmentDraft, StoredSegment};
 
 use std::fs::File;

@@ -30,7 +30,7 @@ pub(crate) use backoff::Backoff;
 pub use continuity::{Discontinuity, Request, Start, check_settings, decide, decide_by_position, warnings};
 pub use error::CaptureError;
 pub use follower::{Cut, Effect, Follower, StreamError};
-pub use index::Index;
+pub use index::{Index, OpenedIndex};
 pub use keys::{KeyBackupError, KeyBackups, KeyOrigin};
 pub use progress::Progress;
 pub(crate) use publisher::chain;
@@ -138,6 +138,7 @@ enum Stage {
 
 impl Capture {
     /// Takes the state folder, finds out what the archive has, and reads back what the spool has beyond it. Blocking.
+    /// The inventory is without segments.
     ///
     /// # Errors
     /// When another agent is there, or the archive or the spool cannot be read, or the archive has a hole.
@@ -146,7 +147,7 @@ impl Capture {
         let failed = |action| move |source| CaptureError::StateDir { action, path: state_dir.clone(), source };
         fsync::create_directories(state_dir).map_err(failed("create the folder"))?;
         let lock = lock(&state_dir.join("lock"))?;
-        let (index, inventory) = Index::open(&config.catalog_file(), &archive)?;
+        let OpenedIndex { index, inventory, end } = Index::open(&config.catalog_file(), &archive)?;
         let CaptureConfig { segment_age_seconds, segment_bytes_max, heartbeat_seconds, ack, spool_bytes_max, .. } =
             config.capture;
         let server_id = config.server_id();
@@ -173,7 +174,7 @@ impl Capture {
         let breaks = inventory.timelines.iter().filter(|timeline| timeline.parent.is_some()).count();
         let mut reporter = Reporter::new(state_dir, source, ack, u64::try_from(breaks).unwrap_or(u64::MAX));
         let set_aside;
-        let stage = match Standing::of(&inventory)? {
+        let stage = match end {
             None => {
                 // Of another archive, which this folder served before.
                 for name in &left {

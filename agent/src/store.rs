@@ -105,8 +105,17 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Opens an object for reading from its start.
     fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError>;
 
-    /// All objects whose key is `prefix` or begins with `prefix/`, sorted by key; `None` lists everything.
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError>;
+    /// Shows every object whose key is `prefix` or begins with `prefix/`, in no order; `None` shows all. Takes memory for
+    /// one page of a listing, however many there are.
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError>;
+
+    /// The same sorted by key.
+    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
+        let mut found = Vec::new();
+        self.visit(prefix, &mut |info| found.push(info))?;
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
 
     /// Removes an object; an absent one is `Missing`.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;

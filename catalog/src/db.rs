@@ -5,13 +5,14 @@ use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::check::{Check, RecordError};
 use crate::names::ManifestName;
-use crate::record::{Dump, Inventory, KeptFile, KeyGeneration, Segment, Timeline};
+use crate::record::{Dump, Inventory, KeptFile, KeyGeneration, Segment, Timeline, TimelineId};
 use crate::repository::RepositoryId;
 
 mod dumps;
@@ -162,39 +163,55 @@ impl Catalog {
 
     /// Records a timeline; once more is no error.
     pub fn record_timeline(&mut self, timeline: &Timeline) -> Result<(), CatalogError> {
-        self.record(timeline)
+        self.record(slice::from_ref(timeline))
     }
 
     /// Records a segment; once more is no error.
     pub fn record_segment(&mut self, segment: &Segment) -> Result<(), CatalogError> {
-        self.record(segment)
+        self.record(slice::from_ref(segment))
+    }
+
+    /// Records segments, all or none of them; once more is no error.
+    pub fn record_segments(&mut self, segments: &[Segment]) -> Result<(), CatalogError> {
+        self.record(segments)
     }
 
     /// Records a dump; once more is no error.
     pub fn record_dump(&mut self, dump: &Dump) -> Result<(), CatalogError> {
-        self.record(dump)
+        self.record(slice::from_ref(dump))
     }
 
     /// Records a key bundle; once more is no error.
     pub fn record_keys(&mut self, keys: &KeyGeneration) -> Result<(), CatalogError> {
-        self.record(keys)
+        self.record(slice::from_ref(keys))
     }
 
     /// Records a kept file; once more is no error.
     pub fn record_file(&mut self, file: &KeptFile) -> Result<(), CatalogError> {
-        self.record(file)
+        self.record(slice::from_ref(file))
     }
 
     /// Everything in it, in the inventory's order.
     pub fn load(&mut self) -> Result<Inventory, CatalogError> {
         self.in_transaction(TransactionBehavior::Deferred, |transaction| {
-            Ok(Inventory {
-                timelines: Timeline::all(transaction)?,
-                segments: Segment::all(transaction)?,
-                dumps: Dump::all(transaction)?,
-                keys: KeyGeneration::all(transaction)?,
-                files: KeptFile::all(transaction)?,
-            })
+            Ok(Inventory { segments: Segment::all(transaction)?, ..without_segments(transaction)? })
+        })
+    }
+
+    /// The same without segments: of them there are more every few seconds.
+    pub fn load_without_segments(&mut self) -> Result<Inventory, CatalogError> {
+        self.in_transaction(TransactionBehavior::Deferred, without_segments)
+    }
+
+    /// The segments of a timeline from number `from` on, in order, `most` of them at most.
+    pub fn segments_from(
+        &mut self,
+        timeline: TimelineId,
+        from: u64,
+        most: usize,
+    ) -> Result<Vec<Segment>, CatalogError> {
+        self.in_transaction(TransactionBehavior::Deferred, |transaction| {
+            segments::from(transaction, timeline, from, most)
         })
     }
 
@@ -212,14 +229,20 @@ impl Catalog {
         })
     }
 
-    fn record<R: Stored>(&mut self, record: &R) -> Result<(), CatalogError> {
-        self.in_transaction(TransactionBehavior::Immediate, |transaction| match R::find(transaction, record)? {
-            Some(known) if known == *record => Ok(()),
-            Some(_) => Err(CatalogProblem::Conflict { name: record.name().key() }),
-            None => {
-                insert(transaction, record)?;
-                count(transaction)
+    fn record<R: Stored>(&mut self, records: &[R]) -> Result<(), CatalogError> {
+        self.in_transaction(TransactionBehavior::Immediate, |transaction| {
+            let mut is_changed = false;
+            for record in records {
+                match R::find(transaction, record)? {
+                    Some(known) if known == *record => {}
+                    Some(_) => return Err(CatalogProblem::Conflict { name: record.name().key() }),
+                    None => {
+                        insert(transaction, record)?;
+                        is_changed = true;
+                    }
+                }
             }
+            if is_changed { count(transaction) } else { Ok(()) }
         })
     }
 
@@ -249,6 +272,16 @@ trait Stored: Check + PartialEq + Sized {
 
     /// All records, in the inventory's order.
     fn all(transaction: &Transaction<'_>) -> Result<Vec<Self>, CatalogProblem>;
+}
+
+fn without_segments(transaction: &Transaction<'_>) -> Result<Inventory, CatalogProblem> {
+    Ok(Inventory {
+        timelines: Timeline::all(transaction)?,
+        segments: Vec::new(),
+        dumps: Dump::all(transaction)?,
+        keys: KeyGeneration::all(transaction)?,
+        files: KeptFile::all(transaction)?,
+    })
 }
 
 fn insert<R: Stored>(transaction: &Transaction<'_>, record: &R) -> Result<(), CatalogProblem> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use binlog_decrypt::KeyPlaces;
 use highwater::archive::{Archive, FileDraft};
-use highwater::capture::{Index, KeyBackups, KeyOrigin};
+use highwater::capture::{Index, KeyBackups, KeyOrigin, OpenedIndex};
 use highwater::config::Config;
 use highwater::kept::{BodyProof, KeepError, Keeping, Kept, RefusedFile, keep};
 use highwater::source::Keyrings;
@@ -491,7 +491,7 @@ fn a_key_that_is_made_once_more_under_its_id_is_backed_up_and_both_values_open_t
     let (archive, server) = (bed.archive()?, bed.server.uuid()?);
     let state = bed.highwater.state();
     fs::create_dir_all(&state)?;
-    let (index, _) = Index::open(&state.join("catalog.sqlite"), &archive)?;
+    let OpenedIndex { index, .. } = Index::open(&state.join("catalog.sqlite"), &archive)?;
     let places = KeyPlaces { keyrings: vec![bed.server.keyring()], ..KeyPlaces::default() };
     // As an agent that was started just now.
     let started = || -> Result<KeyBackups> {
@@ -640,8 +640,8 @@ impl ObjectStore for FullStore {
         self.inner.open(key)
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.inner.list(prefix)
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.inner.visit(prefix, visitor)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

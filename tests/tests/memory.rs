@@ -1,9 +1,16 @@
 //! Memory does not grow with what the source sends (faults 34 and 51).
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use highwater::archive::Archive;
+use highwater::store::DirectoryStore;
+use highwater_catalog::{
+    Blake3Digest, Manifest, Micros, ObjectFacts, Sealing, Segment, Timeline, TimelineId, segment_manifest_key,
+};
 use highwater_tests::{Archived, Background, Installation, MysqlServer, resident_peak_mib};
 
 /// Size of one row, and so of one event.
@@ -47,4 +54,88 @@ fn a_limit_of_256_mib_is_enough_for_a_slow_disk_and_a_transaction_larger_than_it
     highwater.catch_up(&mut agent, &source)?;
     agent.terminate(Duration::from_secs(30))?;
     Archived::read(&highwater)?.require_equal(&source)
+}
+
+/// How long an agent may take to begin.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Segments of an old archive; `HIGHWATER_OLD_SEGMENTS` takes another number.
+const OLD_SEGMENTS: u64 = 10_000;
+
+/// What an agent may take more for an old archive than for a new one: all its segments took twice that.
+const OLD_ARCHIVE_MIB: f64 = 10.0;
+
+/// A server that does not exist any more.
+const OLD_SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+#[test]
+fn an_old_archive_is_gone_on_with_in_the_memory_of_a_new_one() -> Result<()> {
+    let segments = std::env::var("HIGHWATER_OLD_SEGMENTS").ok().map_or(Ok(OLD_SEGMENTS), |count| count.parse())?;
+    let source = MysqlServer::builder().start()?;
+    let highwater = Installation::new(&source)?;
+    let mut agent = highwater.agent()?;
+    highwater.wait_for_dump(&mut agent)?;
+    let young = resident_peak_mib(agent.pid())?;
+    agent.terminate(Duration::from_secs(30))?;
+
+    source.sql(&format!("SET GLOBAL gtid_purged = '+{OLD_SERVER}:1-{segments}'"))?;
+    let highwater = Installation::new(&source)?;
+    write_old_archive(&highwater.store(), segments)?;
+    // Without a catalog, and with one.
+    for run in 0..2 {
+        let mut agent = highwater.agent()?;
+        source.sql(&format!("CREATE DATABASE run_{run}"))?;
+        let next = highwater.store().join(segment_manifest_key(TimelineId(1), segments + run));
+        highwater.wait_until("the next segment", LIMIT, &mut agent, |_| Ok(next.exists()))?;
+        let old = resident_peak_mib(agent.pid())?;
+        agent.terminate(Duration::from_secs(30))?;
+        eprintln!("{young} MiB for a new archive, {old} MiB for one of {segments} segments");
+        ensure!(old < young + OLD_ARCHIVE_MIB, "{old} MiB for {segments} segments, {young} MiB for a new archive");
+    }
+    Ok(())
+}
+
+/// Puts a timeline of many segments into an archive: their manifests, which are all that is read.
+fn write_old_archive(store: &Path, segments: u64) -> Result<()> {
+    let archive = Archive::open(std::sync::Arc::new(DirectoryStore::open(store)?), None)?;
+    let first = Timeline {
+        id: TimelineId(1),
+        parent: None,
+        reason: "first start".to_owned(),
+        starting_gtids: "".parse()?,
+        created: Micros(1_700_000_000_000_000),
+    };
+    archive.publish_timeline(&first)?;
+    let folder = store.join(segment_manifest_key(TimelineId(1), 0));
+    fs::create_dir_all(folder.parent().unwrap_or(store))?;
+    for sequence in 0..segments {
+        let digest = |sequence: u64| Blake3Digest(std::array::from_fn(|i| sequence.to_le_bytes()[i % 8]));
+        let end = 200 + 100 * (sequence + 1);
+        let before = if sequence == 0 { String::new() } else { format!("{OLD_SERVER}:1-{sequence}") };
+        let segment = Segment {
+            timeline: first.id,
+            sequence,
+            server: OLD_SERVER.parse()?,
+            binlog: "binlog.000001".parse()?,
+            start: if sequence == 0 { 0 } else { end - 100 },
+            end,
+            gtids_before: before.parse()?,
+            gtids_added: format!("{OLD_SERVER}:{}", sequence + 1).parse()?,
+            first_commit: None,
+            last_commit: None,
+            events: 4,
+            transactions: 1,
+            plain_blake3: digest(sequence),
+            objects: vec![ObjectFacts {
+                plain_size: if sequence == 0 { end } else { 100 },
+                plain_blake3: digest(sequence),
+                stored_size: 100,
+                stored_blake3: digest(sequence),
+                sealing: Sealing::ZstdAge,
+            }],
+            previous_blake3: (sequence > 0).then(|| digest(sequence - 1)),
+        };
+        fs::write(store.join(segment.key()), segment.encode(&archive.repository().id)?)?;
+    }
+    Ok(())
 }

@@ -1,8 +1,13 @@
 //! What an archive holds, from its store alone.
 
-use highwater_catalog::{Dump, Inventory, KeptFile, KeyGeneration, Manifest, ManifestName, Segment, Timeline};
+use std::collections::BTreeMap;
 
-use super::{Archive, ArchiveError};
+use highwater_catalog::{
+    DUMPS_PREFIX, Dump, Inventory, KeptFile, KeyGeneration, Manifest, ManifestName, Segment, Timeline, TimelineId,
+    segment_manifest_key,
+};
+
+use super::{Archive, ArchiveError, SegmentNumbers, object_key};
 use crate::store::{ObjectInfo, ObjectKey};
 
 /// All manifests of an archive, and what is wrong with those that could not be read.
@@ -18,7 +23,43 @@ pub struct Scan {
     pub fetched: usize,
 }
 
+/// What an archive holds, with the segments' numbers in place of them: an archive of years has millions.
+#[derive(Debug, Default)]
+pub struct Outline {
+    /// Everything but segments.
+    pub inventory: Inventory,
+    /// Which segments each timeline has.
+    pub segments: BTreeMap<TimelineId, SegmentNumbers>,
+}
+
 impl Archive {
+    /// What the archive holds, without reading segments' manifests. Takes others that are still listed from `known`.
+    pub fn outline(&self, known: &Inventory) -> Result<Outline, ArchiveError> {
+        let (mut segments, mut others) = (BTreeMap::<_, SegmentNumbers>::new(), Vec::new());
+        self.store.visit(None, &mut |info| match ManifestName::recognise(info.key.as_str()) {
+            Some(ManifestName::Segment(timeline, sequence)) => segments.entry(timeline).or_default().insert(sequence),
+            Some(name) => others.push((name, info.key)),
+            None => {}
+        })?;
+        let mut scan = Scan::default();
+        others.iter().try_for_each(|(name, key)| self.add(name, key, known, &mut scan))?;
+        Ok(Outline { inventory: scan.inventory.sorted(), segments })
+    }
+
+    /// One segment.
+    pub fn segment(&self, timeline: TimelineId, sequence: u64) -> Result<Segment, ArchiveError> {
+        self.read_manifest(&object_key(&segment_manifest_key(timeline, sequence))?)
+    }
+
+    /// All dumps, in no order.
+    pub fn dumps(&self) -> Result<Vec<Dump>, ArchiveError> {
+        let listed = self.store.list(Some(&object_key(DUMPS_PREFIX)?))?;
+        let is_manifest =
+            |key: &ObjectKey| matches!(ManifestName::recognise(key.as_str()), Some(ManifestName::Dump(_)));
+        let manifests = listed.into_iter().map(|info| info.key).filter(is_manifest);
+        manifests.map(|key| self.read_manifest(&key)).collect()
+    }
+
     /// All that the archive holds. A manifest that cannot be read is an error.
     pub fn inventory(&self) -> Result<Inventory, ArchiveError> {
         self.inventory_since(&Inventory::default())

@@ -163,8 +163,8 @@ impl ObjectStore for DyingStore {
         self.inner.open(key)
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.inner.list(prefix)
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.inner.visit(prefix, visitor)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -384,8 +384,8 @@ impl ObjectStore for LyingStore {
         self.0.open(key)
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.0.list(prefix)
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.0.visit(prefix, visitor)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -31,7 +31,9 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
     let background = CancellationToken::new();
     let _guard = background.clone().drop_guard();
     let mut tasks = JoinSet::new();
-    let dumped = inventory.dumps.iter().map(|dump| dump.timeline).collect();
+    let Inventory { dumps, files: kept, .. } = inventory;
+    let dumped = dumps.iter().map(|dump| dump.timeline).collect();
+    drop(dumps);
     if config.source.is_some() {
         tasks.spawn(dumps::run(
             config.clone(),
@@ -49,7 +51,7 @@ pub(super) async fn run(context: Context, stop: CancellationToken) -> anyhow::Re
     }
     let files = capture.disk();
     if let (true, Some(files)) = (config.capture.keep_encrypted, &files) {
-        let keeper = Keeper::new(archive.clone(), index.clone(), Arc::clone(files), inventory.files);
+        let keeper = Keeper::new(archive.clone(), index.clone(), Arc::clone(files), kept);
         tasks.spawn(keeper.watch(background.clone()));
     }
     if let Some(origin) = keys_of(&config, &archive, files.as_deref()) {

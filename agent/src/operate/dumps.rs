@@ -124,8 +124,8 @@ async fn dump(
 
 async fn taken_since(archive: &Archive, timeline: TimelineId, time: Micros) -> bool {
     let archive = archive.clone();
-    let Ok(Ok(inventory)) = spawn_blocking(move || archive.inventory()).await else { return false };
-    inventory.dumps.iter().any(|dump| dump.timeline == timeline && dump.finished > time)
+    let Ok(Ok(dumps)) = spawn_blocking(move || archive.dumps()).await else { return false };
+    dumps.iter().any(|dump| dump.timeline == timeline && dump.finished > time)
 }
 
 #[cfg(test)]

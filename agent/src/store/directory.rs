@@ -98,8 +98,8 @@ impl DirectoryStore {
         fsync::remove(&path)
     }
 
-    /// Adds the objects below `folder`, whose key is `name`.
-    fn walk(&self, folder: &Path, name: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+    /// Shows the objects below `folder`, whose key is `name`.
+    fn walk(&self, folder: &Path, name: &str, visitor: &mut dyn FnMut(ObjectInfo)) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let file_name = entry.file_name();
@@ -108,9 +108,9 @@ impl DirectoryStore {
             let Ok(key) = text.parse::<ObjectKey>() else { continue };
             let kind = entry.file_type()?;
             let listed = if kind.is_dir() {
-                self.walk(&entry.path(), key.as_str(), found)
+                self.walk(&entry.path(), key.as_str(), visitor)
             } else if kind.is_file() {
-                entry.metadata().map(|facts| found.push(ObjectInfo { key, size: facts.len() }))
+                entry.metadata().map(|facts| visitor(ObjectInfo { key, size: facts.len() }))
             } else {
                 Ok(())
             };
@@ -123,27 +123,21 @@ impl DirectoryStore {
         Ok(())
     }
 
-    fn try_list(&self, prefix: Option<&ObjectKey>) -> io::Result<Vec<ObjectInfo>> {
-        let mut found = Vec::new();
-        match prefix {
-            None => self.walk(&self.root, "", &mut found)?,
-            Some(prefix) => {
-                let path = self.path(prefix);
-                self.inside(&path)?;
-                match fs::symlink_metadata(&path) {
-                    Ok(facts) if facts.is_dir() => self.walk(&path, prefix.as_str(), &mut found)?,
-                    Ok(facts) if facts.is_file() => {
-                        found.push(ObjectInfo { key: prefix.clone(), size: facts.len() });
-                    }
-                    Ok(_) => {}
-                    // An absent root is a store that went away, not an empty one.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => {}
-                    Err(error) => return Err(error),
-                }
+    fn try_visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> io::Result<()> {
+        let Some(prefix) = prefix else { return self.walk(&self.root, "", visitor) };
+        let path = self.path(prefix);
+        self.inside(&path)?;
+        match fs::symlink_metadata(&path) {
+            Ok(facts) if facts.is_dir() => self.walk(&path, prefix.as_str(), visitor),
+            Ok(facts) if facts.is_file() => {
+                visitor(ObjectInfo { key: prefix.clone(), size: facts.len() });
+                Ok(())
             }
+            Ok(_) => Ok(()),
+            // An absent root is a store that went away, not an empty one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(()),
+            Err(error) => Err(error),
         }
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(found)
     }
 }
 
@@ -178,8 +172,9 @@ impl ObjectStore for DirectoryStore {
         Ok(Box::new(file))
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.try_list(prefix).map_err(|error| self.error("list", prefix.map_or("objects", ObjectKey::as_str), error))
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.try_visit(prefix, visitor)
+            .map_err(|error| self.error("list", prefix.map_or("objects", ObjectKey::as_str), error))
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

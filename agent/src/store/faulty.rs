@@ -68,8 +68,8 @@ impl ObjectStore for FaultyStore {
         self.call("open", Some(key), || self.inner.open(key))
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.call("list", prefix, || self.inner.list(prefix))
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.call("list", prefix, || self.inner.visit(prefix, visitor))
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -109,8 +109,8 @@ impl ObjectStore for LyingStore {
         }
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.inner.list(prefix)
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.inner.visit(prefix, visitor)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

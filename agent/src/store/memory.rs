@@ -62,7 +62,7 @@ impl ObjectStore for MemoryStore {
         Ok(Box::new(Cursor::new(bytes)))
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
         let below = |key: &ObjectKey| match prefix {
             None => true,
             Some(prefix) => {
@@ -71,7 +71,8 @@ impl ObjectStore for MemoryStore {
         };
         let objects = self.lock();
         let found = objects.iter().filter(|(key, _)| below(key));
-        Ok(found.map(|(key, bytes)| ObjectInfo { key: key.clone(), size: bytes.len() as u64 }).collect())
+        found.for_each(|(key, bytes)| visitor(ObjectInfo { key: key.clone(), size: bytes.len() as u64 }));
+        Ok(())
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

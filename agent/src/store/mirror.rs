@@ -122,8 +122,8 @@ impl ObjectStore for MirrorStore {
         Err(error)
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.first.list(prefix)
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.first.visit(prefix, visitor)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -77,6 +77,24 @@ impl Stored for Segment {
     }
 }
 
+/// The segments of a timeline from a number on, in order.
+pub(super) fn from(
+    transaction: &Transaction<'_>,
+    timeline: TimelineId,
+    from: u64,
+    most: usize,
+) -> Result<Vec<Segment>, CatalogProblem> {
+    let Ok(from) = signed(from) else { return Ok(Vec::new()) };
+    let select = "SELECT * FROM segment WHERE timeline = ? AND sequence >= ? ORDER BY sequence LIMIT ?";
+    let mut segments = transaction.prepare_cached(select)?;
+    let select = "SELECT * FROM segment_object WHERE timeline = ? AND sequence >= ? ORDER BY sequence, place";
+    let mut objects = transaction.prepare_cached(select)?;
+    let mut objects = objects.query(params![timeline.0, from])?;
+    let mut objects = Objects::of(&mut objects)?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    segments.query_and_then(params![timeline.0, from, most], |row| read(row, &mut objects))?.collect()
+}
+
 /// The objects of segments, read beside the segments and in the same order.
 struct Objects<'r, 's> {
     rows: &'r mut Rows<'s>,

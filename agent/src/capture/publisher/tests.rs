@@ -8,6 +8,7 @@ use highwater_binlog::{EventHeader, FIRST_EVENT_OFFSET, GtidSet, MAGIC, SegmentF
 use highwater_catalog::Inventory;
 
 use super::*;
+use crate::capture::index::OpenedIndex;
 use crate::capture::spool::{Spool, StretchName};
 use crate::seal::{NewIdentity, Recipients};
 use crate::store::{MemoryStore, ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
@@ -79,8 +80,8 @@ impl ObjectStore for Store {
         self.objects.open(key)
     }
 
-    fn list(&self, prefix: Option<&ObjectKey>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.objects.list(prefix)
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.objects.visit(prefix, visitor)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -116,7 +117,7 @@ fn bed(store: &Arc<Store>) -> Bed {
     };
     archive.publish_timeline(&first).unwrap();
     store.stored.lock().unwrap().clear();
-    let (index, _) = Index::open(&folder.path().join("catalog.sqlite"), &archive).unwrap();
+    let OpenedIndex { index, .. } = Index::open(&folder.path().join("catalog.sqlite"), &archive).unwrap();
     let mut publisher = Publisher::new(archive.clone(), index, (Standing::new(&first), Tip::new(&first)));
     publisher.flights_max = 2;
 

@@ -3,6 +3,7 @@
 mod acks;
 mod backoff;
 mod continuity;
+mod course;
 mod error;
 mod follower;
 mod index;

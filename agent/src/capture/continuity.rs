@@ -128,6 +128,21 @@ impl Discontinuity {
         }
     }
 
+    /// The transactions that the source was to have and does not have, if it is a gap of known transactions.
+    #[must_use]
+    pub fn missing(&self) -> Option<&GtidSet> {
+        match self {
+            Self::Gap { missing } | Self::NotSent { missing, .. } => Some(missing),
+            Self::BinlogGone { .. }
+            | Self::Incident { .. }
+            | Self::Anonymous
+            | Self::Forked { .. }
+            | Self::Differs { .. }
+            | Self::OtherServer { .. }
+            | Self::OtherMode { .. } => None,
+        }
+    }
+
     /// Whether a replica that lags behind would look the same.
     #[must_use]
     pub fn may_be_lag(&self) -> bool {

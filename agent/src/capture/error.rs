@@ -136,6 +136,13 @@ impl CaptureError {
         !matches!(self, Self::Archive(_) | Self::Catalog(_) | Self::Task(_) | Self::TakenOver { .. })
     }
 
+    /// Whether the source, or we, cannot make anything of what stands where it was asked to read.
+    #[must_use]
+    pub fn is_unreadable_binlog(&self) -> bool {
+        // ER_SOURCE_FATAL_ERROR_READING_BINLOG
+        matches!(self, Self::Source(ServerError::Statement { code: 1236, .. }) | Self::Stream(_))
+    }
+
     /// Whether the spool's file system has no space left: room may come back.
     #[must_use]
     pub fn is_full(&self) -> bool {

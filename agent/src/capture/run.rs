@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use highwater_binlog::FIRST_EVENT_OFFSET;
 use highwater_catalog::{Blake3Digest, Timeline, TimelineId};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::continuity::{Discontinuity, Request, Start};
+use super::course::{Course, not_sent};
 use super::error::CaptureError;
 use super::follower::{Follower, StreamError};
 use super::ownership::Ownership;
@@ -30,63 +32,11 @@ const STRIKES_MAX: u32 = 3;
 /// Timelines do not begin faster than this, one after the other.
 const BRANCH_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Connections in a row to one host that bring no whole transaction before the next host is asked.
-const FRUITLESS_MAX: u32 = 3;
-
 /// A connection that stood so long was a good one, even if the source had nothing new.
 const STEADY: Duration = Duration::from_secs(30);
 
 /// How long what is in the spool may take to the store when capture cannot go on.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
-
-/// What the connections so far mean for the next one.
-#[derive(Debug)]
-struct Course {
-    backoff: Backoff,
-    /// Connections that were made.
-    connections: u64,
-    /// Which login is next.
-    host: usize,
-    /// Hosts tried since the last that was of use.
-    tried: usize,
-    /// Connections in a row that streamed and brought nothing.
-    fruitless: u32,
-    /// Failures in a row that more tries will not mend.
-    strikes: u32,
-    /// Since when a host has looked like a replica that lags.
-    lagging_since: Option<Instant>,
-    /// Whether the spool had no space the last time.
-    is_full: bool,
-    /// How the source differed the last time: one look is not believed.
-    doubt: Option<Discontinuity>,
-    /// What the last host said about itself.
-    facts: Option<ServerFacts>,
-    /// When the last timeline was begun.
-    branched: Option<Instant>,
-    /// The timeline that was begun behind transactions without GTIDs.
-    behind: Option<TimelineId>,
-}
-
-impl Course {
-    /// After a stream. A good one ends whatever went wrong before, and the same host is asked first; one that brings
-    /// nothing, again and again, may never.
-    fn streamed(&mut self, was_good: bool) {
-        if was_good {
-            self.backoff.reset();
-            (self.tried, self.fruitless, self.lagging_since, self.doubt) = (0, 0, None, None);
-            return;
-        }
-        self.fruitless += 1;
-        if self.fruitless < FRUITLESS_MAX {
-            self.tried = 0;
-        }
-    }
-
-    /// Whether the source differed in the same way the last time.
-    fn is_seen_again(&mut self, why: &Discontinuity) -> bool {
-        self.doubt.replace(why.clone()).as_ref() == Some(why)
-    }
-}
 
 /// What follows from an error.
 enum Next {
@@ -149,21 +99,7 @@ impl Capture {
     }
 
     async fn connections(&mut self, ownership: &Ownership, stop: &CancellationToken) -> Result<(), CaptureError> {
-        let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
-        let mut course = Course {
-            backoff,
-            connections: 0,
-            host: 0,
-            tried: 0,
-            fruitless: 0,
-            strikes: 0,
-            lagging_since: None,
-            is_full: false,
-            doubt: None,
-            facts: None,
-            branched: None,
-            behind: None,
-        };
+        let mut course = Course::new();
         loop {
             ownership.confirm().await?;
             let error = match self.connection(&mut course, stop).await {
@@ -189,7 +125,7 @@ impl Capture {
                     if self.meanwhile(stop, sleep(pause)).await?.is_none() || !self.branch(&why, &course, stop).await? {
                         return Ok(());
                     }
-                    (course.tried, course.lagging_since, course.branched) = (0, None, Some(Instant::now()));
+                    course.has_branched();
                     course.behind =
                         self.stage.tip().map(|tip| tip.timeline).filter(|_| why == Discontinuity::Anonymous);
                     continue;
@@ -237,6 +173,8 @@ impl Capture {
 
     fn next(&self, error: &CaptureError, course: &mut Course) -> Next {
         let everywhere = course.tried >= self.places.len();
+        course.note(error);
+        course.reads_whole_binlog |= error.is_unreadable_binlog();
         match error {
             CaptureError::Source(ServerError::AnonymousTransaction { .. })
             | CaptureError::Stream(StreamError::Anonymous { .. })
@@ -250,19 +188,26 @@ impl Capture {
                 return if course.is_seen_again(why) { Next::Branch(why.clone()) } else { Next::Again };
             }
             CaptureError::Discontinuity(why) if self.may_be_lag(why, course) => return Next::Elsewhere,
+            // What this host lacks, one that lags may have when it has caught up.
+            CaptureError::Discontinuity(Discontinuity::Gap { .. })
+            | CaptureError::Stream(StreamError::MissedTransactions { .. })
+                if self.is_lag_waited_for(course) =>
+            {
+                return Next::Elsewhere;
+            }
             CaptureError::Discontinuity(_) if !everywhere => return Next::Elsewhere,
             CaptureError::Discontinuity(why) if self.may_be_changing(why, course) => return Next::Again,
             _ => {}
         }
         match error {
-            CaptureError::Discontinuity(why) => Next::Branch(why.clone()),
+            CaptureError::Discontinuity(why) => Next::Branch(course.least_break(why.clone())),
             CaptureError::Spool { .. } if error.is_full() => Next::WaitForRoom,
             // All hosts were asked again, and have them nowhere.
             CaptureError::Stream(StreamError::MissedTransactions { binlog, missing })
                 if (course.strikes + 1) / STRIKES_MAX >= u32::try_from(self.places.len()).unwrap_or(u32::MAX) =>
             {
                 course.strikes = 0;
-                Next::Branch(Discontinuity::NotSent { binlog: binlog.clone(), missing: missing.clone() })
+                Next::Branch(course.least_break(not_sent(binlog, missing)))
             }
             // A server that was restarted or reset: what it has now decides.
             CaptureError::Files(FilesError::Changed { .. }) => Next::Again,
@@ -320,8 +265,12 @@ impl Capture {
         if !why.may_be_lag() || (!is_replica && course.host == 0) {
             return false;
         }
-        let since = *course.lagging_since.get_or_insert_with(Instant::now);
-        since.elapsed() < self.replica_lag_max
+        course.lagging_since.get_or_insert_with(Instant::now);
+        self.is_lag_waited_for(course)
+    }
+
+    fn is_lag_waited_for(&self, course: &Course) -> bool {
+        course.lagging_since.is_some_and(|since| since.elapsed() < self.replica_lag_max)
     }
 
     /// Whether a disk may look otherwise the next time: a server that resets its binlogs, or somebody who puts files back,
@@ -343,7 +292,11 @@ impl Capture {
         if !self.first_timeline(&answer.facts, stop).await? {
             return Ok(Ended::Stopped);
         }
-        let (start, expected) = self.decide(&answer).await?;
+        let (mut start, expected) = self.decide(&answer).await?;
+        if let (true, Request::Position(position)) = (course.reads_whole_binlog, &mut start.request) {
+            // The old place may be inside an event now; the start of a binlog never is.
+            position.offset = FIRST_EVENT_OFFSET;
+        }
         let opening = place.open(&self.identity, &answer, &start, self.ack);
         let Some(opened) = meanwhile(&mut self.stage, stop, opening).await? else { return Ok(Ended::Stopped) };
         let (stream, acks) = opened?;

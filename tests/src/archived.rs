@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use highwater::archive::Archive;
 use highwater::seal::Identities;
 use highwater::store::DirectoryStore;
@@ -14,9 +14,9 @@ use highwater_catalog::{Inventory, TimelineId};
 use crate::installation::Installation;
 use crate::mysql::MysqlServer;
 
-/// A binlog's bytes in one timeline.
+/// Bytes of a binlog in one timeline, without a hole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArchivedBinlog {
+pub struct ArchivedBytes {
     /// Offset of the first byte.
     pub start: u64,
     /// The bytes.
@@ -39,8 +39,9 @@ pub struct BinlogPlace {
 pub struct Archived {
     /// What the manifests say.
     pub inventory: Inventory,
-    /// The bytes.
-    pub binlogs: BTreeMap<BinlogPlace, ArchivedBinlog>,
+    /// The bytes. There is more than one stretch only of a server that took another's place: it leaves out what the archive
+    /// has.
+    pub binlogs: BTreeMap<BinlogPlace, Vec<ArchivedBytes>>,
 }
 
 impl Archived {
@@ -50,7 +51,8 @@ impl Archived {
         let archive = Archive::open(Arc::new(DirectoryStore::open(&installation.store())?), Some(identities))?
             .with_scratch(installation.folder());
         let inventory = archive.inventory()?;
-        let mut binlogs: BTreeMap<BinlogPlace, ArchivedBinlog> = BTreeMap::new();
+        let mut binlogs: BTreeMap<BinlogPlace, Vec<ArchivedBytes>> = BTreeMap::new();
+        let mut servers = BTreeMap::new();
         let mut next: BTreeMap<TimelineId, u64> = BTreeMap::new();
         for segment in &inventory.segments {
             let expected = next.entry(segment.timeline).or_default();
@@ -62,17 +64,21 @@ impl Archived {
                 server: segment.server.to_string(),
                 name: segment.binlog.to_string(),
             };
-            let binlog =
-                binlogs.entry(place).or_insert_with(|| ArchivedBinlog { start: segment.start, bytes: Vec::new() });
-            let end = binlog.start + binlog.bytes.len() as u64;
+            let may_skip = *servers.entry(segment.timeline).or_insert(segment.server) != segment.server;
+            let stretches = binlogs.entry(place).or_default();
+            let end = stretches.last().map_or(segment.start, ArchivedBytes::end);
             ensure!(
-                segment.start == end,
+                segment.start == end || (may_skip && segment.start > end),
                 "segment {sequence} of {} starts at {}, not {end}",
                 segment.binlog,
                 segment.start
             );
-            archive.read_segment(segment)?.read_to_end(&mut binlog.bytes)?;
-            let end = binlog.start + binlog.bytes.len() as u64;
+            if stretches.is_empty() || segment.start > end {
+                stretches.push(ArchivedBytes { start: segment.start, bytes: Vec::new() });
+            }
+            let stretch = stretches.last_mut().context("a stretch")?;
+            archive.read_segment(segment)?.read_to_end(&mut stretch.bytes)?;
+            let end = stretch.end();
             ensure!(segment.end == end, "segment {sequence} of {} ends at {end}, not {}", segment.binlog, segment.end);
         }
         Ok(Self { inventory, binlogs })
@@ -102,21 +108,25 @@ impl Archived {
     /// One binlog is here, byte for byte. Only a timeline that was opened later may begin inside it.
     pub fn require_binlog(&self, server: &str, name: &str, theirs: &[u8]) -> Result<()> {
         let found = self.binlogs.iter().rev().find(|(place, _)| place.server == server && place.name == name);
-        let (place, ours) = found.with_context(|| format!("{name} is not in the archive"))?;
-        ensure!(ours.start == 0 || place.timeline > 1, "{name} begins at {} in the archive", ours.start);
-        let theirs = theirs.get(ours.start as usize..).unwrap_or_default();
-        if ours.bytes == theirs {
-            return Ok(());
+        let (place, stretches) = found.with_context(|| format!("{name} is not in the archive"))?;
+        let (first, last) = stretches.first().zip(stretches.last()).context("a binlog without bytes")?;
+        ensure!(first.start == 0 || place.timeline > 1, "{name} begins at {} in the archive", first.start);
+        ensure!(last.end() == theirs.len() as u64, "{name}: ends at {} here, at {} there", last.end(), theirs.len());
+        let leaves_out = stretches.len() > 1;
+        for ArchivedBytes { start, bytes } in stretches {
+            let theirs = theirs.get(*start as usize..).unwrap_or_default();
+            let ignored = |at: &usize| leaves_out && *start == 0 && is_creation(theirs, *at);
+            let differs = (0..bytes.len()).find(|at| bytes.get(*at) != theirs.get(*at) && !ignored(at));
+            ensure!(differs.is_none(), "{name}, from {start} on: {} bytes, differing at {differs:?}", bytes.len());
         }
-        let differs = ours.bytes.iter().zip(theirs).position(|(a, b)| a != b);
-        bail!("{name}: {} bytes here, {} at the server, differing at {differs:?}", ours.bytes.len(), theirs.len())
+        Ok(())
     }
 
     /// How often each ledger entry's marker stands in the bytes, over all binlogs.
     #[must_use]
     pub fn markers(&self) -> BTreeMap<String, usize> {
         let mut markers = BTreeMap::new();
-        self.binlogs.values().for_each(|binlog| count_markers(&binlog.bytes, &mut markers));
+        self.binlogs.values().flatten().for_each(|stretch| count_markers(&stretch.bytes, &mut markers));
         markers
     }
 
@@ -134,6 +144,22 @@ impl Archived {
         let twice: Vec<_> = markers.iter().filter(|(_, count)| **count > 1).collect();
         ensure!(twice.is_empty(), "{} entries are in the archive more than once: {:?}", twice.len(), twice.first());
         Ok(())
+    }
+}
+
+/// Whether a byte is of the time in a binlog's format description at which it was created, or of that event's checksum. A
+/// server that leaves out transactions sends no time there (`Binlog_sender::send_format_description_event`).
+fn is_creation(binlog: &[u8], at: usize) -> bool {
+    // Behind the magic, the event's header and two versions.
+    let created = 75..79;
+    let length = binlog.get(13..17).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let end = 4 + length as usize;
+    created.contains(&at) || (end - 4..end).contains(&at)
+}
+
+impl ArchivedBytes {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
     }
 }
 

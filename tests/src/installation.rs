@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use highwater::archive::Archive;
 use highwater::store::DirectoryStore;
 use highwater_binlog::GtidSet;
+use highwater_catalog::Inventory;
 use tempfile::TempDir;
 
 use crate::archived::gtids_of;
@@ -183,9 +184,26 @@ impl Installation {
         Ok(())
     }
 
-    /// Waits until the archive has all that the source executed.
+    /// Waits until the archive has all that the source executed, or, if that has no GTIDs, its newest binlog to the end.
     pub fn catch_up(&self, agent: &mut Background, source: &MysqlServer) -> Result<()> {
-        self.wait_for_gtids(agent, &source.gtid_executed()?)
+        if source.has_gtids()? {
+            return self.wait_for_gtids(agent, &source.gtid_executed()?);
+        }
+        let newest = source.binlogs()?.pop().context("a binlog")?;
+        let len = source.remote_binlog(&newest)?.len() as u64;
+        self.wait_until("archive up to the newest binlog's end", ARCHIVE_LIMIT, agent, |installation| {
+            let inventory = installation.inventory()?;
+            let timeline = inventory.timelines.iter().map(|timeline| timeline.id).max();
+            let last = inventory.segments.iter().rfind(|segment| Some(segment.timeline) == timeline);
+            Ok(last.is_some_and(|last| last.binlog.to_string() == newest && last.end == len))
+        })
+    }
+
+    /// Another server is the source from now on.
+    pub fn change_source(&self, from: &MysqlServer, to: &MysqlServer) -> Result<()> {
+        self.change_config(&format!("port = {}\n", from.port()), &format!("port = {}\n", to.port()))?;
+        self.change_config(&from.tls().ca.display().to_string(), &to.tls().ca.display().to_string())?;
+        self.change_config(&from.keyring().display().to_string(), &to.keyring().display().to_string())
     }
 
     /// Restores into a target; `arguments` name the point.
@@ -206,8 +224,12 @@ impl Installation {
 
     /// Every transaction in the newest timeline, and those before it, as its manifests say.
     pub fn archived_gtids(&self) -> Result<GtidSet> {
-        let archive = Archive::open(Arc::new(DirectoryStore::open(&self.store())?), None)?;
-        Ok(gtids_of(&archive.inventory()?))
+        Ok(gtids_of(&self.inventory()?))
+    }
+
+    /// What the archive's manifests say.
+    pub fn inventory(&self) -> Result<Inventory> {
+        Ok(Archive::open(Arc::new(DirectoryStore::open(&self.store())?), None)?.inventory()?)
     }
 
     /// Waits for the first full dump.

@@ -184,6 +184,32 @@ impl MysqlServer {
         self.start()
     }
 
+    /// Begins to replicate all that a source has.
+    pub fn replicate_from(&self, source: &Self) -> Result<()> {
+        source.sql("CREATE USER IF NOT EXISTS repl IDENTIFIED BY 'pw'; GRANT REPLICATION SLAVE ON *.* TO repl")?;
+        self.sql(&format!(
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={}, SOURCE_USER='repl', \
+             SOURCE_PASSWORD='pw', SOURCE_AUTO_POSITION=1, SOURCE_SSL=1; START REPLICA",
+            source.port()
+        ))?;
+        Ok(())
+    }
+
+    /// Takes its newest binlog out of the index, when statements have been written to the one behind it: the file is there,
+    /// and no longer sent.
+    pub fn hide_newest_binlog(&mut self, behind: &str) -> Result<()> {
+        let hidden = self.binlogs()?.pop().context("a binlog")?;
+        self.sql(&format!("FLUSH BINARY LOGS; {behind}"))?;
+        self.stop()?;
+        let index = self.data().join("binlog.index");
+        let names = fs::read_to_string(&index)?;
+        let kept: String =
+            names.lines().filter(|name| !name.ends_with(&hidden)).map(|name| format!("{name}\n")).collect();
+        ensure!(kept.lines().count() + 1 == names.lines().count(), "{hidden} is not in the index");
+        fs::write(&index, kept)?;
+        self.start()
+    }
+
     /// From now on, and after restarts too, commits wait for acknowledgements.
     pub fn require_acks(&mut self) -> Result<()> {
         self.sql("SET GLOBAL rpl_semi_sync_source_enabled = ON")?;
@@ -283,6 +309,11 @@ impl MysqlServer {
     /// Its clock, in UTC with microseconds, as RFC 3339.
     pub fn now(&self) -> Result<String> {
         self.sql("SELECT DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')")
+    }
+
+    /// Whether its transactions have GTIDs.
+    pub fn has_gtids(&self) -> Result<bool> {
+        Ok(self.sql("SELECT @@GLOBAL.gtid_mode")? == "ON")
     }
 
     /// Names of its binlogs, oldest first.

@@ -182,7 +182,6 @@ fn statements_partial_rows_and_compressed_transactions_come_back_as_they_were() 
 fn gtids_with_holes_out_of_order_and_of_other_servers_are_all_archived() -> Result<()> {
     let first = MysqlServer::builder().start()?;
     Ledger::create(&first)?;
-    first.sql("CREATE USER repl IDENTIFIED BY 'pw'; GRANT REPLICATION SLAVE ON *.* TO repl")?;
     // A replica that commits in another order than its source did.
     let replica = MysqlServer::builder()
         .server_id(2)
@@ -190,11 +189,7 @@ fn gtids_with_holes_out_of_order_and_of_other_servers_are_all_archived() -> Resu
         .option("--replica-preserve-commit-order=OFF")
         .start()?;
     replica.sql("RESET BINARY LOGS AND GTIDS")?;
-    replica.sql(&format!(
-        "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={}, SOURCE_USER='repl', SOURCE_PASSWORD='pw',
-         SOURCE_AUTO_POSITION=1, SOURCE_SSL=1; START REPLICA",
-        first.port()
-    ))?;
+    replica.replicate_from(&first)?;
     let ledger = Ledger::start(&first, 8, Duration::ZERO);
     ledger.wait_for(20)?;
     let mut site = Protected::of(replica, |_| Ok(()))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use highwater::capture::{AgentReport, WatchedSource};
 use highwater_binlog::GtidSet;
-use highwater_tests::{Background, Finished, Installation, MysqlServer, MysqlServerBuilder, State, mysql_program};
+use highwater_tests::{Background, Finished, Installation, MysqlServer, Pair, State, mysql_program};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -151,37 +151,9 @@ fn an_encrypted_spool_is_opened_by_its_own_keyring_and_binlog_decrypt() {
     agent.terminate(LIMIT).unwrap();
 }
 
-fn replicate(replica: &MysqlServer, source: &MysqlServer) {
-    replica
-        .sql(&format!(
-            "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={}, SOURCE_USER='repl', \
-             SOURCE_PASSWORD='pw', SOURCE_AUTO_POSITION=1, SOURCE_SSL=1; START REPLICA",
-            source.port()
-        ))
-        .unwrap();
-}
-
-/// A source, a replica of it, and an installation that names the replica to go on with.
-fn source_and_replica(source: MysqlServerBuilder) -> (MysqlServer, MysqlServer, Installation) {
-    let source = source.start().unwrap();
-    let replica = MysqlServer::builder().server_id(2).start().unwrap();
-    replica.sql("RESET BINARY LOGS AND GTIDS").unwrap();
-    source
-        .sql("CREATE USER repl IDENTIFIED BY 'pw'; GRANT REPLICATION SLAVE ON *.* TO repl; CREATE DATABASE d")
-        .unwrap();
-    let site = Installation::new(&source).unwrap();
-    // Each has its own authority.
-    let authorities = [&source, &replica].map(|server| fs::read_to_string(&server.tls().ca).unwrap()).concat();
-    fs::write(site.folder().join("authorities.pem"), authorities).unwrap();
-    site.change_config(&source.tls().ca.display().to_string(), "authorities.pem").unwrap();
-    site.change_config("port =", &format!("failover = [\"127.0.0.1:{}\"]\nport =", replica.port())).unwrap();
-    replicate(&replica, &source);
-    (source, replica, site)
-}
-
 #[test]
 fn when_the_source_dies_the_agent_goes_on_with_its_replica() {
-    let (mut source, replica, site) = source_and_replica(MysqlServer::builder());
+    let Pair { mut source, replica, highwater: site } = Pair::start(MysqlServer::builder()).unwrap();
     let mut agent: Background = site.agent().unwrap();
     source.sql("CREATE TABLE d.before_it (id INT)").unwrap();
     let executed = source.gtid_executed().unwrap();
@@ -209,7 +181,8 @@ fn when_the_source_dies_the_agent_goes_on_with_its_replica() {
 #[test]
 fn a_source_with_a_damaged_binlog_is_left_for_its_replica() {
     for offset_in_event in [11, 25] {
-        let (mut source, replica, site) = source_and_replica(MysqlServer::builder().encrypted(false));
+        let Pair { mut source, replica, highwater: site } =
+            Pair::start(MysqlServer::builder().encrypted(false)).unwrap();
         let mut agent = site.agent().unwrap();
         site.wait_for_dump(&mut agent).unwrap();
         site.catch_up(&mut agent, &source).unwrap();
@@ -276,28 +249,16 @@ fn a_source_without_gtids_is_captured_by_positions_and_not_restored_as_if_it_wer
     site.change_config("[capture]\n", "[capture]\nallow_positions = true\n").unwrap();
     let mut agent = site.agent().unwrap();
     site.wait_for_dump(&mut agent).unwrap();
-    let archived = |site: &Installation| -> Vec<(String, u64)> {
-        let segments = site.json(&["list", "segments"]).unwrap();
-        let end = |segment: &serde_json::Value| {
-            (segment["binlog"].as_str().unwrap().to_owned(), segment["end"].as_u64().unwrap())
-        };
-        segments.as_array().unwrap().iter().map(end).collect()
-    };
-    let caught_up = |source: &MysqlServer| {
-        let newest = source.binlogs().unwrap().pop().unwrap();
-        let len = source.remote_binlog(&newest).unwrap().len() as u64;
-        wait("archive up to the end", || archived(&site).last().is_some_and(|last| *last == (newest.clone(), len)));
-    };
     source.sql("INSERT INTO d.t VALUES (1); FLUSH BINARY LOGS; INSERT INTO d.t VALUES (2)").unwrap();
-    caught_up(&source);
+    site.catch_up(&mut agent, &source).unwrap();
     // Killed, restarted, and the source too.
     agent.kill().unwrap();
     source.sql("INSERT INTO d.t VALUES (3)").unwrap();
     let mut agent = site.agent().unwrap();
-    caught_up(&source);
+    site.catch_up(&mut agent, &source).unwrap();
     source.restart().unwrap();
     source.sql("INSERT INTO d.t VALUES (4)").unwrap();
-    caught_up(&source);
+    site.catch_up(&mut agent, &source).unwrap();
     assert_eq!(site.json(&["list", "timelines"]).unwrap().as_array().unwrap().len(), 1);
     // Another history under the same names.
     agent.terminate(LIMIT).unwrap();

@@ -41,7 +41,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
 }
 
 /// Logs go to stderr: text, or one JSON object a line with `--json`. Other crates' are left out: they may hold
-/// statements.
+/// statements. A log that nobody reads any more (a closed pipe, a journal that was restarted) is no reason to end.
 fn start_logging(cli: &Cli) {
     let level = match (&cli.command, cli.verbose) {
         (highwater::cli::Command::Agent(_), 0) => "info",
@@ -52,7 +52,11 @@ fn start_logging(cli: &Cli) {
     };
     let ours = ["highwater", "highwater_catalog", "highwater_binlog", "highwater_keyring"];
     let filter = EnvFilter::new(ours.map(|name| format!("{name}={level}")).join(","));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .log_internal_errors(false);
     if cli.json {
         builder.json().init();
     } else {

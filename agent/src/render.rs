@@ -20,6 +20,11 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Says something besides a result, on stderr. Nobody need listen.
+pub fn remark(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Prints a result as JSON.
 ///
 /// # Errors

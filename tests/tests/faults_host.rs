@@ -306,3 +306,17 @@ fn wait_until_shown(site: &mut Protected, words: &str) -> Result<()> {
         Ok(status["agent"]["semi_sync"].as_str().is_some_and(|shown| shown.starts_with(words)))
     })
 }
+
+#[test]
+fn a_log_that_nobody_reads_any_more_does_not_end_the_agent() -> Result<()> {
+    let mut site = stopped_site()?;
+    let mut command = Command::new("bash");
+    // The reader leaves after the first line; from then on writing to the log is an error.
+    command.args(["-c", "exec \"$0\" -vv --config \"$1\" agent 2> >(head -n 1 >/dev/null)"]);
+    command.arg(&site.highwater.programs().highwater).arg(site.highwater.config());
+    site.agent = Background::start(&mut command, &site.highwater.folder(), "agent")?;
+    let ledger = Ledger::start(&site.source, 2, Duration::from_millis(1));
+    ledger.wait_for(50)?;
+    let seen = ledger.stop()?;
+    site.settle()?.require_markers(&seen)
+}

@@ -22,9 +22,9 @@ pub(super) fn run(context: &Context, args: &FindArgs) -> anyhow::Result<Exit> {
     }
     render::print(&as_text(&report))?;
     if report.transactions.is_empty() {
-        eprintln!("no transaction matches");
+        render::remark("no transaction matches");
     } else if report.more {
-        eprintln!("there are more: raise --limit, or narrow the search");
+        render::remark("there are more: raise --limit, or narrow the search");
     }
     Ok(Exit::Done)
 }

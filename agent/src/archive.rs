@@ -55,9 +55,8 @@ pub struct Archive {
 }
 
 /// Most plain bytes of a segment's object, unless told otherwise: what a retry sends again, and the scratch space that
-/// publishing takes. A segment ends at the first boundary behind `capture.segment_bytes_max`: with twice that, it is one
-/// object, and its bytes are hashed once.
-const OBJECT_BYTES_MAX: u64 = 128 << 20;
+/// publishing takes.
+pub const OBJECT_BYTES_MAX: u64 = 64 << 20;
 
 impl Archive {
     /// Makes a new archive in an empty store.
@@ -136,7 +135,7 @@ impl Archive {
         Self { scratch, ..self }
     }
 
-    /// Cuts segments and kept files into objects of at most so many plain bytes, instead of 64 MiB. At least 1.
+    /// Cuts segments and kept files into objects of at most so many plain bytes, instead of [`OBJECT_BYTES_MAX`]. At least 1.
     #[must_use]
     pub fn with_object_bytes_max(self, object_bytes_max: u64) -> Self {
         Self { object_bytes_max: object_bytes_max.max(1), ..self }

@@ -10,6 +10,7 @@ use binlog_decrypt::KeyPlaces;
 use highwater_catalog::ServiceName;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::OBJECT_BYTES_MAX;
 use crate::operate::schedule::Schedule;
 use crate::seal::{Recipients, SealError};
 use crate::secret::{SecretError, SecretPlace};
@@ -100,9 +101,13 @@ pub struct SealConfig {
 
 impl Default for SealConfig {
     fn default() -> Self {
-        Self { recipients: Vec::new(), identity_file: None, object_bytes_max: 64 << 20 }
+        Self { recipients: Vec::new(), identity_file: None, object_bytes_max: OBJECT_BYTES_MAX }
     }
 }
+
+/// `capture.segment_bytes_max`, unless told otherwise: half of what fits into one object, since a segment ends at the first
+/// boundary behind it. Larger ones would leave cores idle at the end of a backlog.
+pub const SEGMENT_BYTES_MAX: u64 = OBJECT_BYTES_MAX / 2;
 
 /// `[capture]`
 #[derive(Debug, Clone, Deserialize)]
@@ -163,7 +168,7 @@ impl Default for CaptureConfig {
     fn default() -> Self {
         Self {
             segment_age_seconds: 5,
-            segment_bytes_max: 64 << 20,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
             heartbeat_seconds: 5,
             source: CaptureFrom::Replication,
             datadir: None,

@@ -4,17 +4,14 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use highwater_binlog::{
-    ChecksumAlgorithm, EventHeader, FIRST_EVENT_OFFSET, FormatDescription, Framer, Progress, RawEvent, SegmentPolicy,
-    Segmenter, TransactionTracker,
+    ChecksumAlgorithm, EVENT_HEADER_LEN, EventHeader, FIRST_EVENT_OFFSET, FormatDescription, Framer, Progress,
+    RawEvent, SegmentPolicy, Segmenter, TransactionTracker,
 };
 
 use super::follower::Cut;
 use super::publisher::Job;
 use super::spool::{Spool, Stretch, StretchName};
 use super::tip::Tip;
-
-/// Length of an event's header.
-const EVENT_HEADER_LEN: usize = 19;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use highwater_binlog::{
-    ChecksumAlgorithm, EventHeader, EventType, FIRST_EVENT_OFFSET, FormatDescription, MAGIC, RawEvent, StreamCipher,
+    ChecksumAlgorithm, EVENT_HEADER_LEN, EventHeader, EventType, FIRST_EVENT_OFFSET, FormatDescription, MAGIC,
+    RawEvent, StreamCipher,
 };
 
 use crate::failpoint;
@@ -29,9 +30,6 @@ const CIPHER_BYTES: usize = 256 << 10;
 
 /// Space that is kept back, so that catalog and report can still be written when the file system is full.
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
-
-/// Length of an event's header.
-const EVENT_HEADER_LEN: usize = 19;
 
 /// No format description comes near this many bytes: about 60 and one for each event type.
 const DESCRIPTION_LEN_MAX: usize = 4096;

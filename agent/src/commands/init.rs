@@ -10,7 +10,7 @@ use super::Context;
 use super::stores;
 use crate::archive::{Archive, ArchiveError, catch_up, make_copy};
 use crate::cli::InitArgs;
-use crate::config::{Config, SourceConfig, StoreConfig};
+use crate::config::{Config, SEGMENT_BYTES_MAX, SourceConfig, StoreConfig};
 use crate::exit::{Exit, Failure};
 use crate::fsync;
 use crate::render;
@@ -267,7 +267,7 @@ schedule = \"30 2 * * *\"
         state_dir = path(&state_dir),
         user = quoted(&args.user),
         store = path(store),
-        segment_bytes_max = 64 << 20,
+        segment_bytes_max = SEGMENT_BYTES_MAX,
     )
 }
 

@@ -112,7 +112,8 @@ impl Archived {
         let (first, last) = stretches.first().zip(stretches.last()).context("a binlog without bytes")?;
         ensure!(first.start == 0 || place.timeline > 1, "{name} begins at {} in the archive", first.start);
         ensure!(last.end() == theirs.len() as u64, "{name}: ends at {} here, at {} there", last.end(), theirs.len());
-        let leaves_out = stretches.len() > 1;
+        let first_server = self.inventory.segments.iter().find(|segment| segment.timeline.0 == place.timeline);
+        let leaves_out = first_server.is_some_and(|segment| segment.server.to_string() != place.server);
         for ArchivedBytes { start, bytes } in stretches {
             let theirs = theirs.get(*start as usize..).unwrap_or_default();
             let ignored = |at: &usize| leaves_out && *start == 0 && is_creation(theirs, *at);

@@ -224,6 +224,25 @@ fn what_the_source_purged_is_no_gap_while_a_replica_that_lags_may_have_it() -> R
 }
 
 #[test]
+fn what_the_source_purged_is_no_gap_while_a_host_that_is_away_may_have_it() -> Result<()> {
+    let mut pair = captured_pair()?;
+    write(&pair.source, 1, "purged")?;
+    pair.wait_for_replica()?;
+    pair.replica.kill()?;
+    purge(&pair.source)?;
+    let mut agent = pair.highwater.agent()?;
+    let started = std::time::Instant::now();
+    while !agent.stderr().contains("gap: ") {
+        ensure!(agent.is_running()? && started.elapsed() < LIMIT, "no gap is told: {}", agent.stderr());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    pair.replica.start()?;
+    write(&pair.source, 2, "after")?;
+    pair.wait_for_replica()?;
+    require_no_break(&pair, &mut agent, &pair.replica, &["purged", "after"])
+}
+
+#[test]
 fn what_the_source_purged_is_its_gap_when_a_replica_lags_and_is_not_waited_for() -> Result<()> {
     let (pair, mut agent) = lagging_pair()?;
     agent.terminate(LIMIT)?;

@@ -74,7 +74,8 @@ fn an_old_archive_is_gone_on_with_in_the_memory_of_a_new_one() -> Result<()> {
     let source = MysqlServer::builder().start()?;
     let highwater = Installation::new(&source)?;
     let mut agent = highwater.agent()?;
-    highwater.wait_for_dump(&mut agent)?;
+    let first = highwater.store().join(segment_manifest_key(TimelineId(1), 0));
+    highwater.wait_until("the first segment", LIMIT, &mut agent, |_| Ok(first.exists()))?;
     let young = resident_peak_mib(agent.pid())?;
     agent.terminate(Duration::from_secs(30))?;
 

@@ -1,5 +1,6 @@
 //! What the connections so far mean for the next one: which host, when, and what is made of a source that differs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use highwater_binlog::GtidSet;
@@ -36,8 +37,12 @@ pub(super) struct Course {
     doubt: Option<Discontinuity>,
     /// What the last host said about itself.
     pub(super) facts: Option<ServerFacts>,
-    /// The least gap of the hosts asked since the last that was of use.
-    least_gap: Option<Gap>,
+    /// What each host lacks, of those asked since the last that was of use.
+    gaps: BTreeMap<usize, Gap>,
+    /// Since when there are any.
+    gaps_since: Option<Instant>,
+    /// Hosts that did not answer the last time.
+    away: BTreeSet<usize>,
     /// Whether a binlog that is asked for by position is read from its start on.
     pub(super) reads_whole_binlog: bool,
     /// When the last timeline was begun.
@@ -60,7 +65,9 @@ impl Course {
             is_full: false,
             doubt: None,
             facts: None,
-            least_gap: None,
+            gaps: BTreeMap::new(),
+            gaps_since: None,
+            away: BTreeSet::new(),
             reads_whole_binlog: false,
             branched: None,
             behind: None,
@@ -73,7 +80,8 @@ impl Course {
         if was_good {
             self.backoff.reset();
             (self.tried, self.fruitless, self.lagging_since, self.doubt) = (0, 0, None, None);
-            (self.least_gap, self.reads_whole_binlog) = (None, false);
+            self.reads_whole_binlog = false;
+            self.forget_gaps();
             return;
         }
         self.fruitless += 1;
@@ -84,31 +92,54 @@ impl Course {
 
     /// Another timeline has begun: what hosts lack of the old one is of no use.
     pub(super) fn has_branched(&mut self) {
-        (self.tried, self.lagging_since, self.branched, self.least_gap) = (0, None, Some(Instant::now()), None);
+        (self.tried, self.fruitless, self.strikes) = (0, 0, 0);
+        (self.lagging_since, self.doubt, self.branched) = (None, None, Some(Instant::now()));
+        self.forget_gaps();
     }
 
-    /// Remembers the last host's gap, if no other host's is less.
+    /// Remembers what the last host lacks, or that it is away. Its last answer is the one that counts.
     pub(super) fn note(&mut self, error: &CaptureError) {
         let why = match error {
             CaptureError::Discontinuity(why) => why.clone(),
             CaptureError::Stream(StreamError::MissedTransactions { binlog, missing }) => not_sent(binlog, missing),
+            CaptureError::Source(_) => {
+                self.away.insert(self.host);
+                return;
+            }
             _ => return,
         };
-        // A host's last answer is the one that counts.
-        self.least_gap.take_if(|least| least.host == self.host);
-        let (Some(missing), Some(facts)) = (why.missing(), self.facts.clone()) else { return };
-        let (host, transactions) = (self.host, missing.count());
-        if self.least_gap.as_ref().is_none_or(|least| transactions < least.transactions) {
-            self.least_gap = Some(Gap { host, facts, why, transactions });
+        self.away.remove(&self.host);
+        match (why.missing(), self.facts.clone()) {
+            (Some(missing), Some(facts)) => {
+                let transactions = missing.count();
+                self.gaps.insert(self.host, Gap { facts, why, transactions });
+                self.gaps_since.get_or_insert_with(Instant::now);
+            }
+            _ => {
+                self.gaps.remove(&self.host);
+            }
         }
+    }
+
+    /// Whether a host that is away may have what the others lack: it is given `patience` to come back.
+    pub(super) fn is_host_waited_for(&self, patience: Duration) -> bool {
+        !self.away.is_empty() && self.gaps_since.is_some_and(|since| since.elapsed() < patience)
     }
 
     /// What the timeline ends with when no host continues it: the least gap and its host, or, if all have other histories,
     /// the last one's.
     pub(super) fn least_break(&mut self, why: Discontinuity) -> Discontinuity {
-        let Some(least) = self.least_gap.take() else { return why };
-        (self.host, self.facts) = (least.host, Some(least.facts));
+        let reachable = self.gaps.iter().filter(|(host, _)| !self.away.contains(host));
+        let Some((&host, _)) = reachable.min_by_key(|(_, gap)| gap.transactions) else { return why };
+        let Some(least) = self.gaps.remove(&host) else { return why };
+        (self.host, self.facts) = (host, Some(least.facts));
         least.why
+    }
+
+    fn forget_gaps(&mut self) {
+        self.gaps.clear();
+        self.away.clear();
+        self.gaps_since = None;
     }
 
     /// Whether the source differed in the same way the last time.
@@ -120,7 +151,6 @@ impl Course {
 /// A host that lacks transactions which the archive lacks too.
 #[derive(Debug)]
 struct Gap {
-    host: usize,
     facts: ServerFacts,
     why: Discontinuity,
     transactions: u64,

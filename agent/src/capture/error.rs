@@ -197,7 +197,7 @@ impl CaptureError {
                     .to_owned(),
             ),
             Self::BrokenTimeline(_) => {
-                Some("an object is missing from the store: bring it back from another copy; `highwater verify` lists all damage".to_owned())
+                Some("an object is missing from the store: bring it back from another copy; `highwater verify` lists all damage. Where only the newest are lost for good, `highwater catalog rebuild` has the agent go on without them".to_owned())
             }
             Self::StateDir { .. } | Self::Spool { .. } => Some("check space and permissions of state_dir".to_owned()),
             Self::SpoolLocked { .. } => Some(

@@ -10,7 +10,7 @@ use highwater_catalog::{
 };
 
 use super::error::CaptureError;
-use super::standing::Standing;
+use super::standing::{BrokenTimeline, Standing};
 use super::tip::Tip;
 use crate::archive::{Archive, Outline, SegmentNumbers};
 use crate::failpoint;
@@ -34,8 +34,8 @@ impl Index {
     /// Opens the catalog and brings it up to what the store has. A damaged one is made again: it is a cache.
     ///
     /// # Errors
-    /// When the file cannot be used, the store cannot be read, or a segment of the newest timeline is missing or does not
-    /// follow the one before it.
+    /// When the file cannot be used, the store cannot be read, or a segment of the newest timeline is missing, in the
+    /// middle or at the end that the catalog remembers, or does not follow the one before it.
     pub fn open(path: &Path, archive: &Archive) -> Result<OpenedIndex, CaptureError> {
         match Self::try_open(path, archive) {
             // Only the cache is lost.
@@ -65,13 +65,17 @@ impl Index {
         for timeline in timelines {
             let listed = segments.get(&timeline).cloned().unwrap_or_default();
             let mut end = end.as_mut().filter(|(standing, _)| standing.timeline == timeline);
-            learn_segments(&mut catalog, archive, timeline, &listed, |segment| {
+            let lost = learn_segments(&mut catalog, archive, timeline, &listed, |segment| {
                 if let Some((standing, tip)) = &mut end {
                     standing.advance(segment)?;
                     tip.archived(segment);
                 }
                 Ok(())
             })?;
+            if let (Some(sequence), Some(_)) = (lost, end) {
+                let reason = "it was published, and the store has lost it: this is an older copy, or it was removed";
+                return Err(BrokenTimeline { timeline, sequence, reason }.into());
+            }
         }
         Ok(OpenedIndex { index: Self(Arc::new(Mutex::new(catalog))), inventory, end })
     }
@@ -148,15 +152,15 @@ fn learn(catalog: &mut Catalog, known: &Inventory, stored: &Inventory) -> Result
 const PAGE: usize = if cfg!(test) { 2 } else { 1_000 };
 
 /// Adds the segments of a timeline that the store lists and the catalog has not, and hands all that are listed to `take`,
-/// in order.
+/// in order. Returns the first of those behind them that the catalog has and the store has lost.
 fn learn_segments(
     catalog: &mut Catalog,
     archive: &Archive,
     timeline: TimelineId,
     listed: &SegmentNumbers,
     mut take: impl FnMut(&Segment) -> Result<(), CaptureError>,
-) -> Result<(), CaptureError> {
-    let mut from = 0;
+) -> Result<Option<u64>, CaptureError> {
+    let (mut from, mut lost) = (0, None);
     loop {
         let known = catalog.segments_from(timeline, from, PAGE)?;
         let named: Vec<u64> = listed.starting_at(from).take(PAGE).collect();
@@ -171,6 +175,7 @@ fn learn_segments(
             while let Some(segment) = known.next_if(|segment| segment.sequence < number) {
                 gone(&segment.key());
             }
+            lost = None;
             page.push(match known.next_if(|segment| segment.sequence == number) {
                 Some(segment) => segment,
                 None => {
@@ -180,10 +185,13 @@ fn learn_segments(
                 }
             });
         }
-        known.for_each(|segment| gone(&segment.key()));
+        known.for_each(|segment| {
+            gone(&segment.key());
+            lost.get_or_insert(segment.sequence);
+        });
         catalog.record_segments(&new)?;
         page.iter().try_for_each(&mut take)?;
-        let Some(to) = to else { return Ok(()) };
+        let Some(to) = to else { return Ok(lost) };
         from = to.saturating_add(1);
     }
 }

@@ -188,10 +188,10 @@ impl Capture {
                 return if course.is_seen_again(why) { Next::Branch(why.clone()) } else { Next::Again };
             }
             CaptureError::Discontinuity(why) if self.may_be_lag(why, course) => return Next::Elsewhere,
-            // What this host lacks, one that lags may have when it has caught up.
+            // What this host lacks, one that lags or is away may have.
             CaptureError::Discontinuity(Discontinuity::Gap { .. })
             | CaptureError::Stream(StreamError::MissedTransactions { .. })
-                if self.is_lag_waited_for(course) =>
+                if self.is_lag_waited_for(course) || course.is_host_waited_for(self.replica_lag_max) =>
             {
                 return Next::Elsewhere;
             }
@@ -330,7 +330,8 @@ impl Capture {
         self.followed.send_replace(None);
         if pipeline.has_streamed() {
             let has_brought_something = plant.progress.received() > received;
-            course.streamed(has_brought_something || began.elapsed() >= STEADY);
+            let has_found_something = matches!(ended, Err(CaptureError::Discontinuity(_) | CaptureError::Stream(_)));
+            course.streamed(has_brought_something || (began.elapsed() >= STEADY && !has_found_something));
             if has_brought_something {
                 (course.strikes, course.is_full) = (0, false);
             }

@@ -99,7 +99,7 @@ fn the_end_is_that_of_the_newest_timeline_however_much_the_catalog_knew() {
 
 #[test]
 fn a_segment_that_is_gone_is_remembered_and_breaks_the_newest_timeline() {
-    for sequence in 0..4 {
+    for sequence in 0..5 {
         let bed = bed(5);
         drop(bed.open().unwrap());
         bed.remove(1, sequence);
@@ -111,8 +111,19 @@ fn a_segment_that_is_gone_is_remembered_and_breaks_the_newest_timeline() {
         let CaptureError::BrokenTimeline(BrokenTimeline { timeline, sequence: found, .. }) = broken else {
             panic!("{broken}")
         };
-        assert_eq!((timeline, found), (TimelineId(2), sequence + 1));
+        assert_eq!((timeline, found), (TimelineId(2), if sequence == 4 { 4 } else { sequence + 1 }));
     }
+}
+
+#[test]
+fn a_store_put_back_from_an_older_copy_is_gone_on_with_when_the_catalog_is_made_again() {
+    let bed = bed(5);
+    drop(bed.open().unwrap());
+    (2..5).for_each(|sequence| bed.remove(2, sequence));
+    let broken = bed.open().unwrap_err();
+    assert!(matches!(broken, CaptureError::BrokenTimeline(BrokenTimeline { sequence: 2, .. })), "{broken}");
+    std::fs::remove_file(bed.folder.path().join("catalog.sqlite")).unwrap();
+    assert_eq!(bed.open().unwrap().end.unwrap().0.next_sequence, 2);
 }
 
 #[test]

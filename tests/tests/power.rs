@@ -177,7 +177,7 @@ fn flip_a_bit(failpoints: &str) -> Result<()> {
 #[test]
 fn an_agent_that_checks_no_checksums_is_caught() -> Result<()> {
     flip_a_bit("").context("with checksums")?;
-    require_caught(flip_a_bit("broken.crc=return"), "at the server, differing at Some(")
+    require_caught(flip_a_bit("broken.crc=return"), "bytes, differing at Some(")
 }
 
 /// The source purges what the agent has not got; nothing may look as if it were whole.

@@ -18,6 +18,7 @@ mod owner;
 mod pieces;
 mod reader;
 mod scan;
+mod sealed;
 mod segment;
 
 pub use copies::{catch_up, make_copy};
@@ -31,8 +32,7 @@ pub use reader::{CopyError, ObjectReader, WholeDigest};
 pub use scan::{Outline, Scan};
 pub use segment::{SegmentDraft, StoredSegment};
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ use highwater_catalog::{
 };
 
 use crate::seal::{Compression, Identities, Recipients, SealWriter};
-use crate::store::{ObjectKey, ObjectStore, StoreErrorKind};
+use crate::store::{ObjectKey, ObjectStore, StoreError, StoreErrorKind};
+use sealed::Sealed;
 
 /// An archive that was opened or created. Clones share the store.
 #[derive(Debug, Clone)]
@@ -54,8 +55,8 @@ pub struct Archive {
     object_bytes_max: u64,
 }
 
-/// Most plain bytes of a segment's object, unless told otherwise: what a retry sends again, and the scratch space that
-/// publishing takes.
+/// Most plain bytes of a segment's object, unless told otherwise: what a retry sends again, and, with copies, the scratch
+/// space that publishing takes.
 pub const OBJECT_BYTES_MAX: u64 = 64 << 20;
 
 impl Archive {
@@ -196,30 +197,30 @@ impl Archive {
         Ok(M::decode(key.as_str(), &bytes, &self.repository.id)?)
     }
 
-    /// An unnamed temporary file in the scratch folder.
-    fn scratch_file(&self) -> Result<File, ArchiveError> {
-        tempfile::tempfile_in(&self.scratch).map_err(|source| scratch_error(&self.scratch, source))
+    fn seal_writer(&self, compression: Compression) -> Result<SealWriter<Sealed>, ArchiveError> {
+        let sealed = Sealed::begin(&*self.store, &self.scratch)?;
+        SealWriter::new(sealed, &self.recipients, compression).map_err(|error| self.not_sealed(error))
     }
 
-    fn seal_writer(&self, compression: Compression) -> Result<SealWriter<File>, ArchiveError> {
-        SealWriter::new(self.scratch_file()?, &self.recipients, compression)
-            .map_err(|e| scratch_error(&self.scratch, e))
+    /// Ends a sealing.
+    fn sealed(&self, writer: SealWriter<Sealed>) -> Result<(Sealed, ObjectFacts), ArchiveError> {
+        let rewind = |(mut sealed, facts): (Sealed, ObjectFacts)| sealed.rewind().map(|()| (sealed, facts));
+        writer.finish().and_then(rewind).map_err(|error| self.not_sealed(error))
     }
 
-    /// Ends a sealing and winds its file back to the start.
-    fn sealed(&self, writer: SealWriter<File>) -> Result<(File, ObjectFacts), ArchiveError> {
-        let wind = |(mut file, facts): (File, ObjectFacts)| {
-            file.seek(SeekFrom::Start(0))?;
-            Ok((file, facts))
-        };
-        writer.finish().and_then(wind).map_err(|source| scratch_error(&self.scratch, source))
-    }
-
-    /// Seals `plain` into a scratch file.
-    fn seal(&self, plain: &mut dyn Read) -> Result<(File, ObjectFacts), ArchiveError> {
+    /// Seals `plain`.
+    fn seal(&self, plain: &mut dyn Read) -> Result<(Sealed, ObjectFacts), ArchiveError> {
         let mut writer = self.seal_writer(Compression::Regular)?;
-        io::copy(plain, &mut writer).map_err(|source| scratch_error(&self.scratch, source))?;
+        io::copy(plain, &mut writer).map_err(|error| self.not_sealed(error))?;
         self.sealed(writer)
+    }
+
+    /// What kept sealed bytes from being written: the store, or the scratch folder.
+    fn not_sealed(&self, error: io::Error) -> ArchiveError {
+        match error.downcast::<StoreError>() {
+            Ok(error) => error.into(),
+            Err(source) => scratch_error(&self.scratch, source),
+        }
     }
 }
 

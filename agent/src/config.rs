@@ -94,8 +94,8 @@ pub struct SealConfig {
     pub recipients: Vec<String>,
     /// File with age identities, for commands that read back. The agent does not need it.
     pub identity_file: Option<PathBuf>,
-    /// Most plain bytes of a segment's object, which is the scratch space that publishing takes. A larger segment, of a
-    /// large transaction, is in several. 64 KiB to 1 GiB.
+    /// Most plain bytes of a segment's object, which is what a retry sends again, and, with copies, the scratch space that
+    /// publishing takes. A larger segment, of a large transaction, is in several. 64 KiB to 1 GiB.
     pub object_bytes_max: u64,
 }
 

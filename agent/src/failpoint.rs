@@ -5,9 +5,9 @@
 
 /// Places where a SIGKILL must lose nothing.
 pub const CRASH_POINTS: &[&str] = &[
-    // Of one object of a segment: before it is sent, when a part of it is written, and when it has its name.
-    "up.put.before",
+    // Of one object of a segment: when a part of it is written, before it gets its name, and when it has it.
     "up.put.mid",
+    "up.put.before",
     "up.put.after",
     // Some of a segment's objects are stored, others are not.
     "up.put.between",

@@ -41,16 +41,81 @@ impl From<WriteError> for io::Error {
 ///
 /// Returns the number of bytes written.
 pub fn create_new(path: &Path, temporaries: &Path, body: &mut dyn Read) -> Result<u64, WriteError> {
-    let (temporary, size) = write_temporary(temporaries, body)?;
-    failpoint::crash("name.link.before");
-    // A hard link, unlike a rename, never replaces what is there.
-    fs::hard_link(temporary.path(), path).map_err(WriteError::File)?;
-    failpoint::linked(temporary.path(), path);
-    failpoint::crash("name.link.after");
-    sync_parent(path).map_err(WriteError::File)?;
-    // The file is there for good; a temporary name that stays is swept later.
-    let _ = temporary.close();
-    Ok(size)
+    let mut file = Unnamed::begin(temporaries).map_err(WriteError::File)?;
+    file.fill(body)?;
+    file.create_new(path).map_err(WriteError::File)
+}
+
+/// A file that is being written and has no name that stays yet. Its temporary name is locked, so that a sweep spares it, and
+/// goes when it is dropped.
+#[derive(Debug)]
+pub struct Unnamed {
+    temporary: NamedTempFile,
+    size: u64,
+}
+
+impl Unnamed {
+    /// An empty one, in a folder of the file system in which it is to get its name.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn begin(folder: &Path) -> io::Result<Self> {
+        Ok(Self { temporary: locked_temporary(folder)?, size: 0 })
+    }
+
+    /// Adds all of `body`.
+    fn fill(&mut self, body: &mut dyn Read) -> Result<(), WriteError> {
+        // A body may be a keyring.
+        let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
+        loop {
+            let count = match body.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(WriteError::Body(error)),
+            };
+            self.write_all(&buffer[..count]).map_err(WriteError::File)?;
+        }
+    }
+
+    /// Brings its bytes to the disk.
+    fn sync(self) -> io::Result<NamedTempFile> {
+        if !failpoint::is_broken("broken.store_fsync") {
+            self.temporary.as_file().sync_all()?;
+            failpoint::synced(self.temporary.path(), Some(self.size));
+        }
+        Ok(self.temporary)
+    }
+
+    /// Names it, durably; an existing file is left alone and answered with `AlreadyExists`. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn create_new(self, path: &Path) -> io::Result<u64> {
+        let size = self.size;
+        let temporary = self.sync()?;
+        failpoint::crash("name.link.before");
+        // A hard link, unlike a rename, never replaces what is there.
+        fs::hard_link(temporary.path(), path)?;
+        failpoint::linked(temporary.path(), path);
+        failpoint::crash("name.link.after");
+        sync_parent(path)?;
+        // The file is there for good; a temporary name that stays is swept later.
+        let _ = temporary.close();
+        Ok(size)
+    }
+}
+
+impl Write for Unnamed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.temporary.as_file_mut().write(bytes)?;
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file whose bytes are all on the disk and which has no name that stays: for several files that are to appear together.
@@ -64,8 +129,7 @@ impl Incoming {
     /// # Errors
     /// Which side failed.
     pub fn write(folder: &Path, body: &mut dyn Read) -> Result<Self, WriteError> {
-        let (temporary, _) = write_temporary(folder, body)?;
-        Ok(Self(temporary.into_temp_path()))
+        Ok(Self(write_temporary(folder, body)?.into_temp_path()))
     }
 
     /// Names it; an existing file is left alone and answered with `AlreadyExists`. The caller fsyncs the folder.
@@ -94,7 +158,7 @@ impl Incoming {
 /// Those of the file system.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = parent(path);
-    let (temporary, _) = write_temporary(folder, &mut &*bytes)?;
+    let temporary = write_temporary(folder, &mut &*bytes)?;
     temporary.persist(path).map_err(|error| error.error)?;
     sync_directory(folder)
 }
@@ -206,26 +270,10 @@ pub fn sweep_temporaries(folder: &Path) -> io::Result<usize> {
 }
 
 /// A locked, fsynced temporary file with all of `body`.
-fn write_temporary(folder: &Path, body: &mut dyn Read) -> Result<(NamedTempFile, u64), WriteError> {
-    let mut temporary = locked_temporary(folder).map_err(WriteError::File)?;
-    // A body may be a keyring.
-    let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
-    let mut size = 0;
-    loop {
-        let count = match body.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(WriteError::Body(error)),
-        };
-        temporary.write_all(&buffer[..count]).map_err(WriteError::File)?;
-        size += count as u64;
-    }
-    if !failpoint::is_broken("broken.store_fsync") {
-        temporary.as_file().sync_all().map_err(WriteError::File)?;
-        failpoint::synced(temporary.path(), Some(size));
-    }
-    Ok((temporary, size))
+fn write_temporary(folder: &Path, body: &mut dyn Read) -> Result<NamedTempFile, WriteError> {
+    let mut file = Unnamed::begin(folder).map_err(WriteError::File)?;
+    file.fill(body)?;
+    file.sync().map_err(WriteError::File)
 }
 
 /// A new temporary file whose lock tells a sweep that its writer lives. File systems without locks are never swept

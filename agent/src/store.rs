@@ -17,7 +17,7 @@ pub use memory::MemoryStore;
 pub use mirror::MirrorStore;
 
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::str::FromStr;
 
 use highwater_binlog::ParseError;
@@ -96,11 +96,24 @@ pub struct StoreError {
     pub source: std::io::Error,
 }
 
+/// An object that is being written into a store and has no name there yet. Dropped, it leaves nothing. Errors of writing
+/// carry a [`StoreError`].
+pub trait Incoming: Write + Send {
+    /// Gives it its name: durably, or fails with `Exists` and changes nothing.
+    fn create(self: Box<Self>, key: &ObjectKey) -> Result<ObjectInfo, StoreError>;
+}
+
 /// A place for write-once objects.
 pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Creates an object from all of `body`, durably, or fails with `Exists` and changes nothing. Readers see the whole
     /// object or none of it.
     fn create(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<ObjectInfo, StoreError>;
+
+    /// Begins an object whose name is known only when all of its bytes are. `None`: this store asks for the name first, so
+    /// bytes are collected elsewhere and then given to [`Self::create`].
+    fn begin(&self) -> Result<Option<Box<dyn Incoming>>, StoreError> {
+        Ok(None)
+    }
 
     /// Opens an object for reading from its start.
     fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError>;

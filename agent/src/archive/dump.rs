@@ -1,10 +1,10 @@
 //! Dumps: files first, the manifest last.
 
-use std::fs::File;
 use std::io::{self, Write};
 
 use highwater_catalog::{Dump, DumpFile, DumpFileKind, DumpId, Manifest, dump_manifest_key, dump_object_key};
 
+use super::sealed::Sealed;
 use super::{Archive, ArchiveError, ObjectReader, Published, StoredFacts, exists, object_key};
 use crate::seal::{Compression, SealWriter};
 use crate::store::StoreErrorKind;
@@ -82,11 +82,11 @@ impl DumpWriter {
     }
 }
 
-/// A file of a dump that is being written. Sealed bytes wait in the scratch folder until `finish`.
+/// A file of a dump that is being written. It is in the archive only when it is finished.
 pub struct DumpFileWriter {
     dump: DumpWriter,
     name: String,
-    writer: SealWriter<File>,
+    writer: SealWriter<Sealed>,
 }
 
 impl DumpFileWriter {
@@ -99,10 +99,10 @@ impl DumpFileWriter {
     /// Stores the file. What kind it is may be known only now (rows are counted while they are written).
     pub fn finish(self, kind: DumpFileKind) -> Result<DumpFile, ArchiveError> {
         let Self { dump, name, writer } = self;
-        let (mut sealed, object) = dump.archive.sealed(writer)?;
+        let (sealed, object) = dump.archive.sealed(writer)?;
         let file = DumpFile { name, kind, object };
         let key = object_key(&dump_object_key(&dump.id, &file))?;
-        dump.archive.store.create(&key, &mut sealed).map_err(|error| match error.kind {
+        sealed.create(&*dump.archive.store, &key).map_err(|error| match error.kind {
             StoreErrorKind::Exists => ArchiveError::Conflict { object: key.to_string() },
             _ => error.into(),
         })?;

@@ -23,7 +23,7 @@ impl Archive {
         }
         let mut generation = self.last_generation(&server)? + 1;
         loop {
-            let (mut sealed, facts) = self.seal(&mut &plain[..])?;
+            let (sealed, facts) = self.seal(&mut &plain[..])?;
             let keys = KeyGeneration {
                 server,
                 generation,
@@ -33,7 +33,7 @@ impl Archive {
                 stored_blake3: facts.stored_blake3,
             };
             let key = object_key(&key_object_key(&keys))?;
-            match self.store.create(&key, &mut sealed) {
+            match sealed.create(&*self.store, &key) {
                 Ok(_) => {}
                 Err(error) if error.kind == StoreErrorKind::Exists => {}
                 Err(error) => {

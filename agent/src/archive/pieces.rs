@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use highwater_catalog::{Blake3Digest, ObjectFacts, Segment};
 
-use super::{Archive, ArchiveError, object_key, scratch_error};
+use super::sealed::Sealed;
+use super::{Archive, ArchiveError, object_key};
 use crate::failpoint;
 use crate::fsync::WriteError;
 use crate::seal::{Compression, Tally};
@@ -28,8 +29,8 @@ pub(super) struct Stretch<'a> {
     pub(super) key: KeyOf<'a>,
 }
 
-/// The objects of a stretch that is being stored. Each is sealed into a scratch file and stored before the next one is
-/// read, so that a transaction of any size takes the scratch space of one object.
+/// The objects of a stretch that is being stored. Each is sealed and stored before the next one is read, so that a
+/// transaction of any size takes the scratch space of one object.
 pub(super) struct Pieces<'a> {
     archive: &'a Archive,
     stretch: Stretch<'a>,
@@ -137,7 +138,7 @@ impl<'a> Pieces<'a> {
         let count = match writer.read_from(&mut observed, size) {
             Ok(count) => count,
             Err(WriteError::Body(source)) => return Err(self.unreadable(source)),
-            Err(WriteError::File(source)) => return Err(scratch_error(&archive.scratch, source)),
+            Err(WriteError::File(source)) => return Err(archive.not_sealed(source)),
         };
         if count < size {
             return Err(self.contradiction(start.saturating_add(count)));
@@ -148,21 +149,21 @@ impl<'a> Pieces<'a> {
                 return Err(self.contradiction(end.saturating_add(rest)));
             }
         }
-        let (mut sealed, facts) = archive.sealed(writer)?;
-        let is_sealed = Instant::now();
-        self.put(start, &facts, &mut sealed)?;
-        self.sealing += is_sealed - began;
-        self.storing += is_sealed.elapsed();
+        failpoint::crash("up.put.mid");
+        let (sealed, facts) = archive.sealed(writer)?;
+        let (waited, is_sealed) = (sealed.waited(), Instant::now());
+        self.put(start, &facts, sealed)?;
+        self.sealing += (is_sealed - began).saturating_sub(waited);
+        self.storing += is_sealed.elapsed() + waited;
         self.objects.push(facts);
         Ok(())
     }
 
-    fn put(&mut self, start: u64, facts: &ObjectFacts, sealed: &mut dyn Read) -> Result<(), ArchiveError> {
+    fn put(&mut self, start: u64, facts: &ObjectFacts, sealed: Sealed) -> Result<(), ArchiveError> {
         let key = (self.stretch.key)(start, facts);
         self.keys.push(key.clone());
         failpoint::crash("up.put.before");
-        let mut body = Interruptible { body: sealed, reads: 0 };
-        match self.archive.store.create(&object_key(&key)?, &mut body) {
+        match sealed.create(&*self.archive.store, &object_key(&key)?) {
             Ok(_) => {}
             // The name holds the digest of these very bytes.
             Err(error) if error.kind == StoreErrorKind::Exists => {}
@@ -207,21 +208,5 @@ impl Read for Observed<'_> {
             whole.add(&buffer[..count]);
         }
         Ok(count)
-    }
-}
-
-/// A body in whose middle the process can be killed: what the first read gave is written then, and has no name yet.
-struct Interruptible<'a> {
-    body: &'a mut dyn Read,
-    reads: u64,
-}
-
-impl Read for Interruptible<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reads += 1;
-        if self.reads == 2 {
-            failpoint::crash("up.put.mid");
-        }
-        self.body.read(buffer)
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::error::DumpError;
 use crate::archive::{Archive, DumpWriter};
+use crate::store::StoreError;
 
 /// Pieces of a file that may wait between the server and the store.
 const QUEUE_PIECES: usize = 4;
@@ -88,7 +89,10 @@ impl OpenFile {
 
 fn store(dump: &DumpWriter, name: &str, mut receiver: mpsc::Receiver<Piece>) -> Result<Option<DumpFile>, DumpError> {
     let stored = |source| DumpError::Write { file: name.to_owned(), source };
-    let sealed = |source| DumpError::Seal { file: name.to_owned(), source };
+    let sealed = |error: io::Error| match error.downcast::<StoreError>() {
+        Ok(error) => stored(error.into()),
+        Err(source) => DumpError::Seal { file: name.to_owned(), source },
+    };
     let mut file = dump.create_file(name).map_err(stored)?;
     while let Some(piece) = receiver.blocking_recv() {
         match piece {

@@ -8,6 +8,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -15,13 +16,16 @@ use tokio_rustls::client::TlsStream;
 use super::error::ServerError;
 use crate::server::{TlsMode, TlsPolicy};
 
+/// Bytes taken from a socket at a time: rustls asks for 4 KiB, a quarter of a record.
+const RECEIVE_LEN: usize = 128 << 10;
+
 /// Wraps `stream` in TLS and proves the server as `policy` asks. `host` is the name or address as configured.
 pub(super) async fn connect(
     stream: TcpStream,
     host: &str,
     address: &str,
     policy: &TlsPolicy,
-) -> Result<TlsStream<TcpStream>, ServerError> {
+) -> Result<TlsStream<BufReader<TcpStream>>, ServerError> {
     let config = client_config(policy)?;
     let not_verified = |reason: String, name_only: bool| ServerError::TlsNotVerified {
         address: address.to_owned(),
@@ -29,6 +33,7 @@ pub(super) async fn connect(
         name_only,
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|e| not_verified(e.to_string(), false))?;
+    let stream = BufReader::with_capacity(RECEIVE_LEN, stream);
     TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {

@@ -28,6 +28,7 @@ pub(crate) fn check(fresh: &dyn Fn() -> Box<dyn ObjectStore>) {
     a_listing_is_sorted_and_keeps_to_whole_parts(&*fresh());
     a_deleted_object_can_be_created_again(&*fresh());
     one_of_many_creators_wins(fresh());
+    what_is_begun_is_no_object_until_it_has_a_name(&*fresh());
 }
 
 fn a_created_object_reads_back(store: &dyn ObjectStore) {
@@ -101,4 +102,20 @@ fn one_of_many_creators_wins(store: Box<dyn ObjectStore>) {
     assert_eq!(read(&*store, "same/name"), vec![winners[0]; 9000]);
     let others = outcomes.into_iter().filter_map(Result::err);
     assert!(others.into_iter().all(|error| error.kind == StoreErrorKind::Exists));
+}
+
+fn what_is_begun_is_no_object_until_it_has_a_name(store: &dyn ObjectStore) {
+    let Some(mut first) = store.begin().unwrap() else { return };
+    let mut second = store.begin().unwrap().unwrap();
+    for half in [&b"ha"[..], b"lf"] {
+        first.write_all(half).unwrap();
+        second.write_all(b"?").unwrap();
+    }
+    assert!(store.list(None).unwrap().is_empty());
+    let info = first.create(&key("a/b")).unwrap();
+    assert_eq!((info.key, info.size), (key("a/b"), 4));
+    let error = second.create(&key("a/b")).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Exists);
+    drop(store.begin().unwrap());
+    assert_eq!((names(store, None), read(store, "a/b")), (vec!["a/b".to_owned()], b"half".to_vec()));
 }

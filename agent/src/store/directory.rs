@@ -1,20 +1,20 @@
 //! A store in a folder of a mounted file system.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::{ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
+use super::{Incoming, ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
 use crate::failpoint;
-use crate::fsync::{self, WriteError};
+use crate::fsync::{self, Unnamed, WriteError};
 
 /// Where bytes are collected before an object gets its name. A part that begins with a dot is no object.
 const INCOMING: &str = ".incoming";
 
 /// Objects as files below one folder. Files have mode 0600 and folders 0700; whoever else should read them needs the
 /// same account, or root.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DirectoryStore {
     root: PathBuf,
     /// Set once this process has cleaned up behind crashed writers.
@@ -46,6 +46,21 @@ impl DirectoryStore {
 
     fn path(&self, key: &ObjectKey) -> PathBuf {
         self.root.join(key.as_str())
+    }
+
+    /// The folder for what has no name yet, unless the store is gone.
+    fn reachable_incoming(&self) -> io::Result<PathBuf> {
+        if !self.root.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        failpoint::io("store.create")?;
+        self.incoming()
+    }
+
+    /// Makes the folder that is to have an object.
+    fn make_way(&self, path: &Path) -> io::Result<()> {
+        self.inside(path)?;
+        path.parent().map_or(Ok(()), fsync::create_directories)
     }
 
     /// The folder for temporaries, made when needed and swept once.
@@ -145,15 +160,8 @@ impl ObjectStore for DirectoryStore {
     fn create(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<ObjectInfo, StoreError> {
         let path = self.path(key);
         let prepare = || {
-            if !self.root.is_dir() {
-                return Err(io::Error::from(io::ErrorKind::NotFound));
-            }
-            failpoint::io("store.create")?;
-            self.inside(&path)?;
-            if let Some(folder) = path.parent() {
-                fsync::create_directories(folder)?;
-            }
-            self.incoming()
+            let incoming = self.reachable_incoming()?;
+            self.make_way(&path).map(|()| incoming)
         };
         let incoming = prepare().map_err(|error| self.error("create", key.as_str(), error))?;
         match fsync::create_new(&path, &incoming, body) {
@@ -165,6 +173,12 @@ impl ObjectStore for DirectoryStore {
                 Err(StoreError { kind, action: "read the bytes of", key: key.to_string(), store, source })
             }
         }
+    }
+
+    fn begin(&self) -> Result<Option<Box<dyn Incoming>>, StoreError> {
+        let begun = self.reachable_incoming().and_then(|folder| Unnamed::begin(&folder));
+        let file = begun.map_err(|error| self.error("begin", "an object", error))?;
+        Ok(Some(Box::new(IncomingFile { store: self.clone(), file })))
     }
 
     fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {
@@ -183,6 +197,35 @@ impl ObjectStore for DirectoryStore {
 
     fn describe(&self) -> String {
         self.root.display().to_string()
+    }
+}
+
+/// A file of the store that has no name yet.
+struct IncomingFile {
+    store: DirectoryStore,
+    file: Unnamed,
+}
+
+impl Incoming for IncomingFile {
+    fn create(self: Box<Self>, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
+        let Self { store, file } = *self;
+        let path = store.path(key);
+        let created = store.make_way(&path).and_then(|()| file.create_new(&path));
+        let size = created.map_err(|error| store.error("create", key.as_str(), error))?;
+        Ok(ObjectInfo { key: key.clone(), size })
+    }
+}
+
+impl Write for IncomingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            kind => io::Error::new(kind, self.store.error("write", "an object", error)),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

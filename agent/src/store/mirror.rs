@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::{ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
+use super::{Incoming, ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
 use crate::seal::Tally;
 
 /// How much is read at once when objects are compared.
@@ -106,6 +106,11 @@ impl ObjectStore for MirrorStore {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// With copies, which need the bytes again, only under its name.
+    fn begin(&self) -> Result<Option<Box<dyn Incoming>>, StoreError> {
+        if self.copies.is_empty() { self.first.begin() } else { Ok(None) }
     }
 
     fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {

@@ -40,9 +40,9 @@ use highwater_catalog::{
     Manifest, Micros, ObjectFacts, REPOSITORY_KEY, Repository, RepositoryId, ServiceName, Timeline,
 };
 
+use self::sealed::Sealed;
 use crate::seal::{Compression, Identities, Recipients, SealWriter};
 use crate::store::{ObjectKey, ObjectStore, StoreError, StoreErrorKind};
-use sealed::Sealed;
 
 /// An archive that was opened or created. Clones share the store.
 #[derive(Debug, Clone)]
@@ -129,8 +129,8 @@ impl Archive {
         }
     }
 
-    /// Uses another folder than the system's for temporary files. Sealing puts sealed bytes there; `fetch_segment`
-    /// plain ones. They have no names, so a crash leaves nothing.
+    /// Uses another folder than the system's for sealed bytes that the store takes only under their name. They have no
+    /// name here, so a crash leaves nothing.
     #[must_use]
     pub fn with_scratch(self, scratch: PathBuf) -> Self {
         Self { scratch, ..self }

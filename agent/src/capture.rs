@@ -160,7 +160,7 @@ impl Capture {
         let spool_folder = state_dir.join("spool");
         let key = spool_key(&spool_folder, config.capture.spool_keyring.as_deref(), identity.uuid)?;
         let (spool, left) = Spool::open(&spool_folder, key).map_err(failed("open the spool"))?;
-        let room = Room::new(&spool_folder, spool_bytes_max, &config.scratch_dir(), config.seal.object_bytes_max);
+        let room = Room::new(&spool_folder, spool_bytes_max, &config.sealing_dir(), config.seal.object_bytes_max);
         let policy = SegmentPolicy {
             bytes_max: segment_bytes_max,
             age_micros_max: segment_age_seconds.saturating_mul(1_000_000),

@@ -296,6 +296,16 @@ impl Config {
     pub fn scratch_dir(&self) -> PathBuf {
         self.state_dir.join("scratch")
     }
+
+    /// Where objects are collected while they are sealed: in the store, or, when several stores are to get them, in the
+    /// scratch folder.
+    #[must_use]
+    pub fn sealing_dir(&self) -> PathBuf {
+        match &self.store {
+            StoreConfig::Directory { path } if self.copies.is_empty() => path.clone(),
+            StoreConfig::Directory { .. } => self.scratch_dir(),
+        }
+    }
 }
 
 /// `host` or `host:port`; checked when the file is read.

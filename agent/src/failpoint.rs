@@ -5,7 +5,7 @@
 
 /// Places where a SIGKILL must lose nothing.
 pub const CRASH_POINTS: &[&str] = &[
-    // Of one object of a segment: when a part of it is written, before it gets its name, and when it has it.
+    // Of any object: when bytes of it are written. Of one of a segment: before it gets its name, and when it has it.
     "up.put.mid",
     "up.put.before",
     "up.put.after",

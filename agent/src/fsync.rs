@@ -41,20 +41,20 @@ impl From<WriteError> for io::Error {
 ///
 /// Returns the number of bytes written.
 pub fn create_new(path: &Path, temporaries: &Path, body: &mut dyn Read) -> Result<u64, WriteError> {
-    let mut file = Unnamed::begin(temporaries).map_err(WriteError::File)?;
+    let mut file = Growing::begin(temporaries).map_err(WriteError::File)?;
     file.fill(body)?;
     file.create_new(path).map_err(WriteError::File)
 }
 
-/// A file that is being written and has no name that stays yet. Its temporary name is locked, so that a sweep spares it, and
-/// goes when it is dropped.
+/// A file that is being written, under a temporary name that is locked, so that a sweep spares it, and that goes when this
+/// is dropped.
 #[derive(Debug)]
-pub struct Unnamed {
+pub struct Growing {
     temporary: NamedTempFile,
     size: u64,
 }
 
-impl Unnamed {
+impl Growing {
     /// An empty one, in a folder of the file system in which it is to get its name.
     ///
     /// # Errors
@@ -64,7 +64,10 @@ impl Unnamed {
     }
 
     /// Adds all of `body`.
-    fn fill(&mut self, body: &mut dyn Read) -> Result<(), WriteError> {
+    ///
+    /// # Errors
+    /// Which side failed.
+    pub fn fill(&mut self, body: &mut dyn Read) -> Result<(), WriteError> {
         // A body may be a keyring.
         let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
         loop {
@@ -106,7 +109,7 @@ impl Unnamed {
     }
 }
 
-impl Write for Unnamed {
+impl Write for Growing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.temporary.as_file_mut().write(bytes)?;
         self.size += count as u64;
@@ -118,12 +121,12 @@ impl Write for Unnamed {
     }
 }
 
-/// A file whose bytes are all on the disk and which has no name that stays: for several files that are to appear together.
+/// A file whose bytes are all on the disk, under a temporary name: for several files that are to appear together.
 /// It is not open, so that there can be any number of them; the folder is to be locked against a sweep meanwhile.
 #[derive(Debug)]
-pub struct Incoming(TempPath);
+pub struct Complete(TempPath);
 
-impl Incoming {
+impl Complete {
     /// Collects all of `body` in `folder`.
     ///
     /// # Errors
@@ -207,15 +210,26 @@ pub fn create_directories(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() {
         return Ok(());
     }
+    match create_directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), create_directories)?;
+            create_directory(path)
+        }
+        made => made,
+    }
+}
+
+/// Makes a folder in one that exists, durably, with mode 0700; an existing one is left as it is.
+///
+/// # Errors
+/// Those of the file system; `NotADirectory` when something else has the name.
+pub fn create_directory(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(facts) if facts.is_dir() => return Ok(()),
         Ok(facts) if facts.is_symlink() && path.is_dir() => return Ok(()),
         Ok(_) => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
-    }
-    if let Some(above) = path.parent() {
-        create_directories(above)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {
@@ -271,7 +285,7 @@ pub fn sweep_temporaries(folder: &Path) -> io::Result<usize> {
 
 /// A locked, fsynced temporary file with all of `body`.
 fn write_temporary(folder: &Path, body: &mut dyn Read) -> Result<NamedTempFile, WriteError> {
-    let mut file = Unnamed::begin(folder).map_err(WriteError::File)?;
+    let mut file = Growing::begin(folder).map_err(WriteError::File)?;
     file.fill(body)?;
     file.sync().map_err(WriteError::File)
 }

@@ -85,9 +85,9 @@ pub enum StoreErrorKind {
 pub struct StoreError {
     /// What to do about it.
     pub kind: StoreErrorKind,
-    /// What was tried: `create`, `open`, `list`, `delete`.
+    /// What was tried: `create`, `begin`, `write`, `open`, `list`, `delete`, `compare`.
     pub action: &'static str,
-    /// The object or prefix.
+    /// The object or prefix; `an object` while it has no name.
     pub key: String,
     /// The store, for people.
     pub store: String,

@@ -93,6 +93,8 @@ fn a_store_that_answers_with_errors_is_told_and_tried_again() -> Result<()> {
         "store.create=2*return(eio)->off",
         "store.create=4*off->4*return(enospc)->off",
         "store.create=4*off->4*return(eio)->off",
+        // While bytes are written, of objects that have no name yet.
+        "store.write=4*off->4*return(enospc)->off",
     ] {
         site.restart_agent(&[("FAILPOINTS", failpoint)])?;
         let state = site.highwater.state();
@@ -166,6 +168,11 @@ fn a_store_that_goes_away_and_comes_back_costs_nothing() -> Result<()> {
     ledger.wait_for(200)?;
     std::thread::sleep(Duration::from_secs(2));
     ensure!(!store.exists(), "the mount point was made");
+    // A file system that is not mounted any more leaves the folder that it was mounted on.
+    fs::create_dir(&store)?;
+    ledger.wait_for(400)?;
+    std::thread::sleep(Duration::from_secs(2));
+    fs::remove_dir(&store).context("something was written to the mount point")?;
     fs::rename(away, &store)?;
     ensure!(site.agent.is_running()?, "the agent ended: {}", site.agent.stderr());
     let seen = ledger.stop()?;

@@ -84,7 +84,14 @@ fn a_spool_that_filled_the_disk_which_sealing_needs_too_empties_when_the_store_i
     let source = MysqlServer::builder().start()?;
     source.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY, a LONGBLOB)")?;
     let mut site = Protected::of(source, |highwater| {
-        highwater.configure("capture", &format!("segment_bytes_max = {}", 48 << 20))
+        highwater.configure("capture", &format!("segment_bytes_max = {}", 48 << 20))?;
+        // What two stores are to get is sealed beside the spool.
+        let copy = highwater.folder().join("copy");
+        let lines = format!("[[copies]]\nkind = \"directory\"\npath = \"{}\"\n\n[seal]\n", copy.display());
+        highwater.change_config("[seal]\n", &lines)?;
+        fs::create_dir(&copy)?;
+        highwater.run(&["init"])?.success()?;
+        Ok(())
     })?;
     site.settle()?;
     let state = site.highwater.state();

@@ -149,7 +149,6 @@ impl<'a> Pieces<'a> {
                 return Err(self.contradiction(end.saturating_add(rest)));
             }
         }
-        failpoint::crash("up.put.mid");
         let (sealed, facts) = archive.sealed(writer)?;
         let (waited, is_sealed) = (sealed.waited(), Instant::now());
         self.put(start, &facts, sealed)?;

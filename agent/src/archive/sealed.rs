@@ -24,8 +24,9 @@ pub(super) enum Sealed {
 impl Sealed {
     /// Where the first byte goes.
     pub(super) fn begin(store: &dyn ObjectStore, scratch: &Path) -> Result<Self, ArchiveError> {
+        let began = Instant::now();
         if let Some(object) = store.begin()? {
-            return Ok(Self::Incoming { object, waited: Duration::ZERO });
+            return Ok(Self::Incoming { object, waited: began.elapsed() });
         }
         tempfile::tempfile_in(scratch).map(Self::Scratch).map_err(|source| scratch_error(scratch, source))
     }

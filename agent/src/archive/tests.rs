@@ -8,7 +8,7 @@ use highwater_catalog::{
 use self::pieces::large;
 use super::*;
 use crate::seal::NewIdentity;
-use crate::store::{MemoryStore, ObjectInfo, StoreError};
+use crate::store::{Incoming, MemoryStore, ObjectInfo, StoreError};
 
 mod copies;
 mod files;
@@ -221,6 +221,74 @@ fn a_segment_that_no_manifest_could_say_is_refused_before_anything_is_stored() {
     impossible.end = impossible.start;
     archive.publish_segment(impossible, &mut &b""[..]).unwrap_err();
     assert_eq!(keys(&store), before);
+}
+
+/// A store that takes the beginning of an object and no more.
+#[derive(Debug)]
+struct FullStore(MemoryStore);
+
+struct NoRoom;
+
+impl Write for NoRoom {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        let (kind, source) = (io::ErrorKind::StorageFull, io::ErrorKind::StorageFull.into());
+        let (key, store) = ("an object".to_owned(), "memory".to_owned());
+        Err(io::Error::new(kind, StoreError { kind: StoreErrorKind::Full, action: "write", key, store, source }))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Incoming for NoRoom {
+    fn create(self: Box<Self>, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
+        Ok(ObjectInfo { key: key.clone(), size: 0 })
+    }
+}
+
+impl ObjectStore for FullStore {
+    fn create(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<ObjectInfo, StoreError> {
+        self.0.create(key, body)
+    }
+
+    fn begin(&self) -> Result<Option<Box<dyn Incoming>>, StoreError> {
+        Ok(Some(Box::new(NoRoom)))
+    }
+
+    fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {
+        self.0.open(key)
+    }
+
+    fn visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.0.visit(prefix, visitor)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.0.delete(key)
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+/// Whether it is the first write, of age's header, or one of many.
+#[test]
+fn a_store_that_is_full_while_an_object_is_sealed_is_told_as_such() {
+    let store = MemoryStore::new();
+    let healthy = archive(&store);
+    assert!(healthy.is_encrypted());
+    let full = Archive { store: Arc::new(FullStore(store.clone())), ..healthy };
+    let before = keys(&store);
+    for size in [5, 3 << 20] {
+        // Nothing that zstd could make small.
+        let mut bytes = vec![0; size];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        let error = full.publish_segment(draft(0, &bytes, None), &mut &bytes[..]).unwrap_err();
+        assert!(matches!(&error, ArchiveError::Store(error) if error.kind == StoreErrorKind::Full), "{error:?}");
+        assert_eq!((error.hint().unwrap(), keys(&store)), ("make room in the store".to_owned(), before.clone()));
+    }
 }
 
 #[test]

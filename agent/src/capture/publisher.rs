@@ -25,8 +25,7 @@ use crate::source::Retry;
 /// With so many segments waiting for the store, age is no reason to cut another: they get larger instead of more.
 const WAITING_MANY: usize = 8;
 
-/// Most segments that are sealed at the same time: by then the network or the disk is slower. Each takes about 5 MiB. One
-/// more than there are cores, as one of them waits for the disk.
+/// Most segments that are sealed at the same time: by then the network or the disk is slower. Each takes about 5 MiB.
 const FLIGHTS_MAX: usize = 4;
 
 /// A segment that is cut and not published yet.
@@ -118,6 +117,7 @@ impl Publisher {
             tip,
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
+            // One of them waits for the disk.
             flights_max: available_parallelism().map_or(1, |cores| (cores.get() + 1).min(FLIGHTS_MAX)),
             catching_up: false,
             store_is_slower: false,

@@ -12,7 +12,7 @@ use super::spool::RESERVE_BYTES;
 /// With so many free bytes more than are kept free, writing begins again.
 const ENOUGH_BYTES: u64 = 64 << 20;
 
-/// What is written between two looks: a group of events, and the catalog's record of a segment.
+/// What is written between two looks: a group of events, and the catalog's record of a segment. So much is always kept free.
 const SLACK_BYTES: u64 = 16 << 20;
 
 /// How often it is looked at.
@@ -24,8 +24,9 @@ pub(super) struct Room {
     folder: PathBuf,
     /// Bytes that the spool may have.
     bytes_max: u64,
-    /// Free bytes that the spool leaves to the sealing of one object: without them a full spool could never be published.
-    sealing: u64,
+    /// Free bytes that the spool leaves to the sealing of one object, if that takes any of them: without them a full spool
+    /// could never be published.
+    kept_free: u64,
 }
 
 /// A file system's sizes.
@@ -36,17 +37,16 @@ struct Space {
 }
 
 impl Room {
-    /// For a spool of at most `bytes_max` bytes in `folder`, from which objects of `object_bytes_max` bytes are sealed in
-    /// `scratch`.
-    pub(super) fn new(folder: &Path, bytes_max: u64, scratch: &Path, object_bytes_max: u64) -> Self {
+    /// For a spool of at most `bytes_max` bytes in `folder`, from which objects of `object_bytes_max` bytes are sealed into
+    /// the folder `sealed`.
+    pub(super) fn new(folder: &Path, bytes_max: u64, sealed: &Path, object_bytes_max: u64) -> Self {
         let device = |path| fs::metadata(path).map(|facts| facts.dev()).ok();
         // What cannot be compressed gets a bit larger.
-        let sealing = if device(folder) == device(scratch) {
-            object_bytes_max.saturating_add(object_bytes_max / 16).saturating_add(SLACK_BYTES)
-        } else {
-            0
+        let object = match device(folder) == device(sealed) {
+            true => object_bytes_max.saturating_add(object_bytes_max / 16),
+            false => 0,
         };
-        Self { folder: folder.to_owned(), bytes_max, sealing }
+        Self { folder: folder.to_owned(), bytes_max, kept_free: object.saturating_add(SLACK_BYTES) }
     }
 
     /// Whether a spool of so many bytes must not grow before some of it is published.
@@ -56,7 +56,7 @@ impl Room {
 
     fn is_short(&self) -> bool {
         // A file system that cannot be asked tells by its errors.
-        self.sealing > 0 && Space::of(&self.folder).is_some_and(|space| space.free < space.kept_free(self.sealing))
+        Space::of(&self.folder).is_some_and(|space| space.free < space.kept_free(self.kept_free))
     }
 
     /// Returns when the file system has enough space beside what is kept free and in reserve, or cannot be asked.
@@ -64,7 +64,7 @@ impl Room {
         while let Some(space) = Space::of(&self.folder) {
             // Small file systems never have that much.
             let more = ENOUGH_BYTES.min(space.total / 8) + RESERVE_BYTES.min(space.total / 8);
-            if space.free >= space.kept_free(self.sealing) + more {
+            if space.free >= space.kept_free(self.kept_free) + more {
                 return;
             }
             sleep(LOOK).await;
@@ -105,6 +105,6 @@ mod tests {
         let greedy = Room::new(folder.path(), 100, folder.path(), half);
         assert_eq!(greedy.is_used_up(0), is_short);
         let elsewhere = Room::new(folder.path(), 100, Path::new("/proc"), u64::MAX);
-        assert!(!elsewhere.is_used_up(0));
+        assert_eq!((elsewhere.kept_free, elsewhere.is_used_up(0)), (SLACK_BYTES, false));
     }
 }

@@ -102,7 +102,7 @@ pub enum DumpError {
         #[source]
         source: ArchiveError,
     },
-    /// A file of the dump could not be compressed and encrypted into the scratch folder.
+    /// A file of the dump could not be compressed and encrypted.
     #[error("seal {file}")]
     Seal {
         /// The file.

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{BodyProof, KeepError, KeptKeys};
 use crate::archive::{Archive, ArchiveError, ObjectReader};
-use crate::fsync::{self, Incoming, WriteError};
+use crate::fsync::{self, Complete, WriteError};
 
 /// What a server's keyring is called in the folder.
 const KEYRING_NAME: &str = "component_keyring_file";
@@ -78,11 +78,11 @@ pub fn give(
         move |source| KeepError::Write { path, source }
     };
     let lines: String = files.iter().map(|file| format!("./{}\n", file.binlog)).collect();
-    let lines = Incoming::write(folder, &mut lines.as_bytes()).map_err(|error| failed(&index)(error.into()))?;
+    let lines = Complete::write(folder, &mut lines.as_bytes()).map_err(|error| failed(&index)(error.into()))?;
     // The keyring first: without it nothing else is of use. The index last: what it does not name is no binlog to a server.
     if needs_keyring {
         let bytes = keys.keyring().to_component_file();
-        let written = Incoming::write(folder, &mut bytes.as_slice()).map_err(|error| failed(&keyring)(error.into()))?;
+        let written = Complete::write(folder, &mut bytes.as_slice()).map_err(|error| failed(&keyring)(error.into()))?;
         written.create(&keyring).map_err(not_named(&keyring))?;
     }
     incoming.push((lines, &index));
@@ -147,10 +147,10 @@ fn write_one(
     password: &FilePassword,
     folder: &Path,
     bar: &ProgressBar,
-) -> Result<Incoming, KeepError> {
+) -> Result<Complete, KeepError> {
     let reader = archive.read_file_body(file)?;
     let body = ProvenBody { reader, proof: BodyProof::new(password), bar };
-    Incoming::write(folder, &mut header.chain(body)).map_err(|error| match error {
+    Complete::write(folder, &mut header.chain(body)).map_err(|error| match error {
         WriteError::Body(error) => damage(file, error),
         WriteError::File(source) => KeepError::Write { path: folder.join(file.binlog.as_str()), source },
     })

@@ -1,6 +1,6 @@
 //! The sealing writer.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 
 use age::stream::StreamWriter;
 use blake3::Hasher;
@@ -38,6 +38,10 @@ const FRAME_BYTES: usize = 2 << 20;
 /// Bytes read and digested in one go, so that they are still in the processor's cache.
 const READ_BYTES: usize = 256 << 10;
 
+/// Sealed bytes written in one go: age writes chunks of 64 KiB and 16 bytes, and its header word by word, whose errors it
+/// would put into words of its own.
+const WRITE_BYTES: usize = 256 << 10;
+
 /// Compresses and seals what is written to it, and measures both sides.
 pub struct SealWriter<W: Write> {
     plain: Tally,
@@ -56,7 +60,7 @@ impl<W: Write> SealWriter<W> {
     /// # Errors
     /// Those of `inner`.
     pub fn new(inner: W, recipients: &Recipients, compression: Compression) -> io::Result<Self> {
-        let measured = Measured { inner, tally: Tally::default() };
+        let measured = Measured { inner: BufWriter::with_capacity(WRITE_BYTES, inner), tally: Tally::default() };
         let layer = if recipients.is_empty() {
             Layer::Plain(measured)
         } else {
@@ -102,10 +106,11 @@ impl<W: Write> SealWriter<W> {
         if self.filled > 0 || self.frames == 0 {
             self.end_frame()?;
         }
-        let (Measured { mut inner, tally }, sealing) = match self.layer {
+        let (Measured { inner, tally }, sealing) = match self.layer {
             Layer::Plain(measured) => (measured, Sealing::Zstd),
             Layer::Age(stream) => (stream.finish()?, Sealing::ZstdAge),
         };
+        let mut inner = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
         inner.flush()?;
         let (plain_size, plain_blake3) = self.plain.finish();
         let (stored_size, stored_blake3) = tally.finish();
@@ -169,8 +174,8 @@ impl Tally {
     }
 }
 
-struct Measured<W> {
-    inner: W,
+struct Measured<W: Write> {
+    inner: BufWriter<W>,
     tally: Tally,
 }
 
@@ -251,8 +256,9 @@ mod tests {
         assert!(matches!(writer.read_from(&mut Broken, 1), Err(WriteError::Body(_))));
         let full = &mut [0u8; 4][..];
         let mut writer = SealWriter::new(full, &Recipients::default(), Compression::Regular).unwrap();
-        let frame = vec![7; FRAME_BYTES];
-        assert!(matches!(writer.read_from(&mut &frame[..], u64::MAX), Err(WriteError::File(_))));
+        let mut noise = vec![0; FRAME_BYTES];
+        Hasher::new().finalize_xof().fill(&mut noise);
+        assert!(matches!(writer.read_from(&mut &noise[..], u64::MAX), Err(WriteError::File(_))));
     }
 
     #[test]

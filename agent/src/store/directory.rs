@@ -2,78 +2,115 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use highwater_catalog::REPOSITORY_KEY;
 
 use super::{Incoming, ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
 use crate::failpoint;
-use crate::fsync::{self, Unnamed, WriteError};
+use crate::fsync::{self, Growing, WriteError};
 
 /// Where bytes are collected before an object gets its name. A part that begins with a dot is no object.
 const INCOMING: &str = ".incoming";
 
+/// How often what crashed writers left there is removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// Objects as files below one folder. Files have mode 0600 and folders 0700; whoever else should read them needs the
 /// same account, or root.
+///
+/// The folder is often where a file system is mounted, and still there, and empty, when it no longer is. So it counts only
+/// as long as it is the folder that was opened, or one with an archive in it: after mounting it again, a network's file
+/// system has other numbers.
 #[derive(Debug, Clone)]
 pub struct DirectoryStore {
     root: PathBuf,
-    /// Set once this process has cleaned up behind crashed writers.
-    swept: OnceLock<()>,
+    /// Device and inode of the folder when it was opened.
+    identity: (u64, u64),
+    /// When this process has last cleaned up behind crashed writers.
+    swept: Arc<Mutex<Option<Instant>>>,
 }
 
 impl DirectoryStore {
     /// Uses an existing folder. A folder that is absent is an error, never made: it may be a file system that is not
     /// mounted.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned(), swept: OnceLock::new() };
-        let canonical = fs::canonicalize(root).map_err(|error| store.error("open", "the folder", error))?;
-        if !canonical.is_dir() {
-            return Err(store.error("open", "the folder", io::ErrorKind::NotADirectory.into()));
+        let failed = |error| error_in(root, "open", "the folder", error);
+        let root = fs::canonicalize(root).map_err(failed)?;
+        let facts = fs::metadata(&root).map_err(failed)?;
+        if !facts.is_dir() {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
-        Ok(Self { root: canonical, swept: OnceLock::new() })
+        Ok(Self { root, identity: (facts.dev(), facts.ino()), swept: Arc::default() })
     }
 
     /// Makes the folder (and those above it) unless it exists, and uses it.
     pub fn create_root(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned(), swept: OnceLock::new() };
-        fsync::create_directories(root).map_err(|error| store.error("create", "the folder", error))?;
+        fsync::create_directories(root).map_err(|error| error_in(root, "create", "the folder", error))?;
         Self::open(root)
     }
 
     fn error(&self, action: &'static str, key: &str, source: io::Error) -> StoreError {
-        StoreError { kind: kind_of(&source), action, key: key.to_owned(), store: self.describe(), source }
+        error_in(&self.root, action, key, source)
     }
 
     fn path(&self, key: &ObjectKey) -> PathBuf {
         self.root.join(key.as_str())
     }
 
-    /// The folder for what has no name yet, unless the store is gone.
-    fn reachable_incoming(&self) -> io::Result<PathBuf> {
-        if !self.root.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
+    /// Fails with `NotFound` when the store went away, also if a folder is left in its place.
+    fn present(&self) -> io::Result<()> {
+        let facts = fs::metadata(&self.root)?;
+        if !facts.is_dir() {
+            return Err(io::ErrorKind::NotFound.into());
         }
-        failpoint::io("store.create")?;
-        self.incoming()
+        if (facts.dev(), facts.ino()) == self.identity || self.root.join(REPOSITORY_KEY).is_file() {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "another folder has its place, without an archive"))
     }
 
-    /// Makes the folder that is to have an object.
+    /// Makes the folders that are to have an object. The store's own is not made again.
     fn make_way(&self, path: &Path) -> io::Result<()> {
         self.inside(path)?;
-        path.parent().map_or(Ok(()), fsync::create_directories)
+        let mut folder = self.root.clone();
+        let below = path.strip_prefix(&self.root).map_err(io::Error::other)?;
+        for part in below.parent().into_iter().flat_map(Path::components) {
+            folder.push(part);
+            fsync::create_directory(&folder)?;
+        }
+        Ok(())
     }
 
-    /// The folder for temporaries, made when needed and swept once.
+    /// The folder for temporaries, made when needed and swept now and then.
     fn incoming(&self) -> io::Result<PathBuf> {
+        self.present()?;
+        failpoint::io("store.create")?;
         let folder = self.root.join(INCOMING);
-        fsync::create_directories(&folder)?;
-        if self.swept.set(()).is_ok() {
+        fsync::create_directory(&folder)?;
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
+            *swept = Some(Instant::now());
             let count = fsync::sweep_temporaries(&folder)?;
             if count > 0 {
                 tracing::info!(store = %self.describe(), count, "removed what an interrupted writer left");
             }
         }
         Ok(folder)
+    }
+
+    /// Names a file of the store.
+    fn name(&self, file: Growing, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
+        let path = self.path(key);
+        let named = self.make_way(&path).and_then(|()| file.create_new(&path)).and_then(|size| {
+            // It was, and may have got its name in what is left in its place.
+            self.present().map(|()| size)
+        });
+        let size = named.map_err(|error| self.error("create", key.as_str(), error))?;
+        Ok(ObjectInfo { key: key.clone(), size })
     }
 
     /// Refuses a key that a symbolic link in the store would lead elsewhere.
@@ -139,6 +176,8 @@ impl DirectoryStore {
     }
 
     fn try_visit(&self, prefix: Option<&ObjectKey>, visitor: &mut dyn FnMut(ObjectInfo)) -> io::Result<()> {
+        // A store that went away is not an empty one.
+        self.present()?;
         let Some(prefix) = prefix else { return self.walk(&self.root, "", visitor) };
         let path = self.path(prefix);
         self.inside(&path)?;
@@ -149,8 +188,7 @@ impl DirectoryStore {
                 Ok(())
             }
             Ok(_) => Ok(()),
-            // An absent root is a store that went away, not an empty one.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.present(),
             Err(error) => Err(error),
         }
     }
@@ -158,25 +196,22 @@ impl DirectoryStore {
 
 impl ObjectStore for DirectoryStore {
     fn create(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<ObjectInfo, StoreError> {
-        let path = self.path(key);
-        let prepare = || {
-            let incoming = self.reachable_incoming()?;
-            self.make_way(&path).map(|()| incoming)
-        };
-        let incoming = prepare().map_err(|error| self.error("create", key.as_str(), error))?;
-        match fsync::create_new(&path, &incoming, body) {
-            Ok(size) => Ok(ObjectInfo { key: key.clone(), size }),
-            Err(WriteError::File(error)) => Err(self.error("create", key.as_str(), error)),
-            Err(WriteError::Body(source)) => {
+        let failed = |error| self.error("create", key.as_str(), error);
+        let mut file = self.incoming().and_then(|folder| Growing::begin(&folder)).map_err(failed)?;
+        file.fill(body).map_err(|error| match error {
+            WriteError::File(error) => failed(error),
+            WriteError::Body(source) => {
                 let kind = StoreErrorKind::Other;
                 let store = self.describe();
-                Err(StoreError { kind, action: "read the bytes of", key: key.to_string(), store, source })
+                StoreError { kind, action: "read the bytes of", key: key.to_string(), store, source }
             }
-        }
+        })?;
+        failpoint::crash("up.put.mid");
+        self.name(file, key)
     }
 
     fn begin(&self) -> Result<Option<Box<dyn Incoming>>, StoreError> {
-        let begun = self.reachable_incoming().and_then(|folder| Unnamed::begin(&folder));
+        let begun = self.incoming().and_then(|folder| Growing::begin(&folder));
         let file = begun.map_err(|error| self.error("begin", "an object", error))?;
         Ok(Some(Box::new(IncomingFile { store: self.clone(), file })))
     }
@@ -203,22 +238,20 @@ impl ObjectStore for DirectoryStore {
 /// A file of the store that has no name yet.
 struct IncomingFile {
     store: DirectoryStore,
-    file: Unnamed,
+    file: Growing,
 }
 
 impl Incoming for IncomingFile {
     fn create(self: Box<Self>, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
-        let Self { store, file } = *self;
-        let path = store.path(key);
-        let created = store.make_way(&path).and_then(|()| file.create_new(&path));
-        let size = created.map_err(|error| store.error("create", key.as_str(), error))?;
-        Ok(ObjectInfo { key: key.clone(), size })
+        self.store.name(self.file, key)
     }
 }
 
 impl Write for IncomingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes).map_err(|error| match error.kind() {
+        let written = failpoint::io("store.write").and_then(|()| self.file.write(bytes));
+        failpoint::crash("up.put.mid");
+        written.map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => error,
             kind => io::Error::new(kind, self.store.error("write", "an object", error)),
         })
@@ -227,6 +260,10 @@ impl Write for IncomingFile {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn error_in(root: &Path, action: &'static str, key: &str, source: io::Error) -> StoreError {
+    StoreError { kind: kind_of(&source), action, key: key.to_owned(), store: root.display().to_string(), source }
 }
 
 fn kind_of(error: &io::Error) -> StoreErrorKind {
@@ -286,6 +323,40 @@ mod tests {
         assert_eq!(store.list(Some(&key("segments"))).unwrap_err().kind, StoreErrorKind::Missing);
         assert_eq!(store.create(&key("a"), &mut &b""[..]).unwrap_err().kind, StoreErrorKind::Missing);
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn nothing_is_made_where_the_folder_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, away) = (folder.path().join("store"), folder.path().join("away"));
+        let store = DirectoryStore::create_root(&root).unwrap();
+        let mut begun = store.begin().unwrap().unwrap();
+        begun.write_all(b"sealed").unwrap();
+        fs::rename(&root, &away).unwrap();
+        assert_eq!(begun.create(&key("a/b")).unwrap_err().kind, StoreErrorKind::Missing);
+        assert!(!root.exists());
+    }
+
+    /// A file system that is not mounted any more leaves the folder that it was mounted on.
+    #[test]
+    fn a_folder_in_the_stores_place_is_not_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, away) = (folder.path().join("store"), folder.path().join("away"));
+        let store = DirectoryStore::create_root(&root).unwrap();
+        store.create(&key(REPOSITORY_KEY), &mut &b"{}"[..]).unwrap();
+        let mut begun = store.begin().unwrap().unwrap();
+        begun.write_all(b"sealed").unwrap();
+        fs::rename(&root, &away).unwrap();
+        fs::create_dir(&root).unwrap();
+        assert_eq!(store.create(&key("a"), &mut &b""[..]).unwrap_err().kind, StoreErrorKind::Missing);
+        assert_eq!(store.begin().err().unwrap().kind, StoreErrorKind::Missing);
+        assert_eq!(store.list(None).unwrap_err().kind, StoreErrorKind::Missing);
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+        assert_eq!(begun.create(&key("b")).unwrap_err().kind, StoreErrorKind::Missing);
+        // Mounted again, under another number.
+        fs::write(root.join(REPOSITORY_KEY), b"{}").unwrap();
+        store.create(&key("a"), &mut &b""[..]).unwrap();
+        assert_eq!(store.list(None).unwrap().len(), 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod error;
 mod follower;
 mod index;
 mod keys;
+mod lineage;
 mod metrics;
 mod ownership;
 mod pipeline;
@@ -186,7 +187,8 @@ impl Capture {
                 Stage::New { spool: Some(Box::new(spool)), room }
             }
             Some((standing, mut tip)) => {
-                let jobs = recovery::recover(&spool, &left, &mut tip, policy).map_err(failed("read the spool"))?;
+                let jobs = recovery::recover(&spool, &left, archive.repository().id, &mut tip, policy)
+                    .map_err(failed("read the spool"))?;
                 set_aside = spool.set_aside_count();
                 let mut publisher = Publisher::new(archive.clone(), index.clone(), (standing, tip));
                 let mut progress = Progress::default();

@@ -98,8 +98,14 @@ impl Growing {
         let size = self.size;
         let temporary = self.sync()?;
         failpoint::crash("name.link.before");
-        // A hard link, unlike a rename, never replaces what is there.
-        fs::hard_link(temporary.path(), path)?;
+        // A hard link, unlike a rename, never replaces what is there. An earlier attempt may have given the name and not
+        // brought it to the disk.
+        if let Err(error) = fs::hard_link(temporary.path(), path) {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                sync_parent(path)?;
+            }
+            return Err(error);
+        }
         failpoint::linked(temporary.path(), path);
         failpoint::crash("name.link.after");
         sync_parent(path)?;

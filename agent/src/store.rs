@@ -115,6 +115,15 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// Which store lacks an object; with several, the first that does.
+    fn lacking(&self, key: &ObjectKey) -> Result<Option<String>, StoreError> {
+        match self.open(key) {
+            Ok(_) => Ok(None),
+            Err(error) if error.kind == StoreErrorKind::Missing => Ok(Some(self.describe())),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens an object for reading from its start.
     fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError>;
 

@@ -8,6 +8,8 @@ use anyhow::{Result, ensure};
 use highwater::capture::AgentReport;
 use highwater_tests::{Archived, Background, Installation, Ledger, MysqlServer, Protected, State, size_of_run};
 
+const LIMIT: Duration = Duration::from_secs(60);
+
 #[test]
 fn restarts_and_crashes_of_the_source_end_files_and_lose_nothing() -> Result<()> {
     let mut source = MysqlServer::builder().start()?;
@@ -294,4 +296,35 @@ fn a_source_that_has_gtids_only_since_lately_is_captured_from_there_on() -> Resu
     site.highwater.restore(&target, &["--to", "latest"])?.success()?;
     ensure!(Ledger::rows(&target)?.contains("<entry.first>"));
     State::read_blocking(&site.source)?.require_equal(&State::read_blocking(&target)?)
+}
+
+/// With AFTER_SYNC a transaction is in the binlog, and not yet in `gtid_executed`, while it waits for us: to come back in that
+/// time is no fork.
+#[test]
+fn a_transaction_that_waits_for_its_acknowledgement_is_none_of_another_history() -> Result<()> {
+    for ack in ["local", "stored"] {
+        let mut source = MysqlServer::builder().semi_sync(Duration::from_secs(600)).start()?;
+        source.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY)")?;
+        let highwater = Installation::new(&source)?;
+        highwater.configure("capture", &format!("ack = \"{ack}\""))?;
+        let mut agent = highwater.agent()?;
+        highwater.wait_for_dump(&mut agent)?;
+        source.require_acks()?;
+        agent.kill()?;
+        let mut agent = highwater.agent_with(&[("FAILPOINTS", "ack.before=return")])?;
+        std::thread::scope(|scope| -> Result<()> {
+            let waiting = scope.spawn(|| source.sql("INSERT INTO d.t VALUES (1)"));
+            agent.wait(LIMIT)?;
+            ensure!(!waiting.is_finished(), "the commit did not wait");
+            agent = highwater.agent()?;
+            waiting.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
+            Ok(())
+        })?;
+        highwater.catch_up(&mut agent, &source)?;
+        agent.terminate(LIMIT)?;
+        let archived = Archived::read(&highwater)?;
+        ensure!(archived.timelines() == 1, "{ack}: {}", agent.stderr());
+        archived.require_equal(&source)?;
+    }
+    Ok(())
 }

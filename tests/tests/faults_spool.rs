@@ -165,3 +165,86 @@ fn damage_in_the_spool_is_told_and_what_was_behind_it_is_fetched_again() -> Resu
     site.agent.terminate(LIMIT)?;
     Archived::read(&site.highwater)?.require_equal(&site.source)
 }
+
+#[test]
+fn a_spool_that_cannot_be_read_is_kept_as_it_is() -> Result<()> {
+    let mut site = site("")?;
+    let executed = die_with_a_full_spool(&mut site)?;
+    let before = stretches(&site)?;
+    site.restart_agent(&[("FAILPOINTS", "spool.read=return(eio)")])?;
+    let status = site.agent.wait(LIMIT)?;
+    let said = site.agent.stderr();
+    ensure!(status.code() == Some(1) && said.contains("Input/output error"), "{status}: {said}");
+    ensure!(!before.is_empty() && stretches(&site)? == before, "{before:?}, then {:?}", stretches(&site)?);
+    site.restart_agent(&[])?;
+    site.highwater.wait_for_gtids(&mut site.agent, &executed)?;
+    site.agent.terminate(LIMIT)?;
+    Archived::read(&site.highwater)?.require_equal(&site.source)
+}
+
+/// An older copy of the store is put back while a newer part of the history waits in the spool.
+#[test]
+fn a_spool_that_is_ahead_of_an_older_copy_of_the_store_leaves_no_hole() -> Result<()> {
+    let mut site = site("")?;
+    let (store, copy) = (site.highwater.store(), site.highwater.folder().join("older"));
+    let away = site.highwater.folder().join("away");
+    let rotate = |site: &mut Protected, id: u32| -> Result<()> {
+        site.source.sql(&format!("INSERT INTO d.t VALUES ({id}, 'row'); FLUSH BINARY LOGS"))?;
+        let executed = site.source.gtid_executed()?;
+        wait_until_spooled(site, &executed)
+    };
+    rotate(&mut site, 10)?;
+    site.catch_up()?;
+    ensure!(std::process::Command::new("cp").arg("-a").args([&store, &copy]).status()?.success());
+    // In the store, and not in the older copy of it.
+    rotate(&mut site, 11)?;
+    site.catch_up()?;
+    // In the spool alone.
+    fs::rename(&store, &away)?;
+    rotate(&mut site, 12)?;
+    rotate(&mut site, 13)?;
+    site.agent.kill()?;
+    fs::rename(&copy, &store)?;
+    let mut refused = site.highwater.agent()?;
+    let status = refused.wait(LIMIT)?;
+    ensure!(status.code() == Some(4), "{status}: {}", refused.stderr());
+    site.highwater.run(&["catalog", "rebuild"])?.success()?;
+    site.restart_agent(&[])?;
+    site.catch_up()?;
+    site.agent.terminate(LIMIT)?;
+    ensure!(site.agent.stderr().contains("does not follow"), "{}", site.agent.stderr());
+    let archived = Archived::read(&site.highwater)?;
+    ensure!(archived.timelines() == 1, "{} timelines", archived.timelines());
+    archived.require_equal(&site.source)
+}
+
+/// The same while the agent runs: nothing is published behind what is not there any more.
+#[test]
+fn an_older_copy_of_the_store_under_a_running_agent_is_told_and_not_gone_on_with() -> Result<()> {
+    let source = MysqlServer::builder().start()?;
+    source.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY, a TEXT)")?;
+    let mut site = Protected::of(source, |_| Ok(()))?;
+    let (store, copy) = (site.highwater.store(), site.highwater.folder().join("older"));
+    let away = site.highwater.folder().join("away");
+    site.source.sql("INSERT INTO d.t VALUES (1, 'one')")?;
+    site.catch_up()?;
+    ensure!(std::process::Command::new("cp").arg("-a").args([&store, &copy]).status()?.success());
+    site.source.sql("INSERT INTO d.t VALUES (2, 'two')")?;
+    site.catch_up()?;
+    fs::rename(&store, &away)?;
+    fs::rename(&copy, &store)?;
+    let before = site.highwater.archived_gtids()?;
+    site.source.sql("INSERT INTO d.t VALUES (3, 'three')")?;
+    let state = site.highwater.state();
+    site.highwater.wait_until("blocked", LIMIT, &mut site.agent, |_| {
+        let is_told = |error: &String| error.contains("is not in") && error.contains("any more");
+        Ok(AgentReport::read(&state)?.is_some_and(|report| {
+            report.state == AgentState::Blocked && report.last_error.as_ref().is_some_and(is_told)
+        }))
+    })?;
+    ensure!(site.highwater.archived_gtids()? == before, "something was published behind a hole");
+    // It was a mistake.
+    fs::rename(&store, &copy)?;
+    fs::rename(&away, &store)?;
+    site.settle().map(drop)
+}

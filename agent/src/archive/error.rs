@@ -158,6 +158,14 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
+    /// A store no longer has what was published.
+    #[error("{object} was stored, and is not in {store} any more")]
+    Lost {
+        /// The object.
+        object: String,
+        /// The store.
+        store: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -169,7 +177,9 @@ impl ArchiveError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::IdentityMissing { .. } | Self::IdentityWrong { .. } => Exit::Key,
-            Self::Damaged { .. } | Self::ObjectMissing { .. } | Self::CopyAhead { .. } => Exit::Damaged,
+            Self::Damaged { .. } | Self::ObjectMissing { .. } | Self::CopyAhead { .. } | Self::Lost { .. } => {
+                Exit::Damaged
+            }
             Self::Manifest(error) => match error.problem {
                 ManifestProblem::NewerFormat { .. } => Exit::Failed,
                 _ => Exit::Damaged,
@@ -208,6 +218,11 @@ impl ArchiveError {
             Self::CopyOther { .. } => "check `[store]` and `[[copies]]`: nothing was changed".to_owned(),
             Self::CopyAhead { copy, store, .. } => {
                 format!("{store} lost something: bring it back from {copy}, or make {copy} the [store]")
+            }
+            Self::Lost { .. } => {
+                "bring the store back as it was, which the agent waits for; when it is an older copy for good: \
+                 stop the agent, `highwater catalog rebuild`, start it again"
+                    .to_owned()
             }
             Self::OtherService { .. } => "every service has its own store: check `service` and `[store]`".to_owned(),
             Self::RecipientsMissing { .. } => {

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
 use highwater_catalog::{
-    Blake3Digest, Manifest, Micros, ObjectFacts, Sealing, Segment, TimelineId, segment_object_key, segment_object_keys,
+    Blake3Digest, Manifest, Micros, ObjectFacts, Sealing, Segment, TimelineId, segment_manifest_key,
+    segment_object_key, segment_object_keys,
 };
 
 use super::pieces::{Pieces, Stored, Stretch};
-use super::{Archive, ArchiveError, CopyError, ObjectReader, Published, scratch_error};
+use super::{Archive, ArchiveError, CopyError, ObjectReader, Published, object_key, scratch_error};
 use crate::failpoint;
 use crate::seal::Compression;
 
@@ -147,6 +148,7 @@ impl Archive {
     /// Publishes a segment whose objects are stored; like [`Self::publish_segment`].
     pub fn publish_stored(&self, draft: SegmentDraft, stored: StoredSegment) -> Result<Segment, ArchiveError> {
         let segment = draft.with(stored.plain_blake3, stored.objects);
+        self.require_continued(&segment)?;
         failpoint::crash("manifest.before");
         // Should this fail, the manifest may be there all the same: the objects stay.
         let published = self.publish(&segment)?;
@@ -161,6 +163,30 @@ impl Archive {
                 self.discard(segment_object_keys(&segment).into_iter().filter(|key| !named.contains(key)));
                 Ok(there)
             }
+        }
+    }
+
+    /// Makes sure that every store still has what a segment follows, and its objects: an older copy may have been put back.
+    /// What it follows comes back, or is [`ArchiveError::Lost`]; its objects can be stored again.
+    fn require_continued(&self, segment: &Segment) -> Result<(), ArchiveError> {
+        let before = segment.sequence.checked_sub(1).map(|sequence| segment_manifest_key(segment.timeline, sequence));
+        let lacking = |object: &String| self.store.lacking(&object_key(object)?).map_err(ArchiveError::from);
+        if let Some(object) = &before
+            && let Some(store) = lacking(object)?
+        {
+            return Err(ArchiveError::Lost { object: object.clone(), store });
+        }
+        for object in segment_object_keys(segment) {
+            if lacking(&object)?.is_some() {
+                return Err(ArchiveError::ObjectMissing { object });
+            }
+        }
+        let Some(object) = before else { return Ok(()) };
+        let previous: Segment = self.read_manifest(&object_key(&object)?)?;
+        if segment.previous_blake3 == Some(previous.plain_blake3) {
+            Ok(())
+        } else {
+            Err(ArchiveError::Conflict { object })
         }
     }
 

@@ -49,6 +49,16 @@ pub enum Discontinuity {
         /// Offset after our last byte.
         offset: u64,
     },
+    /// Another binlog comes behind one than that which it says itself, and without GTIDs nobody knows what was in between.
+    #[error("gap: {binlog} of the source goes on in {next}, and {found} was sent instead")]
+    BinlogSkipped {
+        /// The binlog that ended.
+        binlog: BinlogName,
+        /// The one that its ROTATE names.
+        next: BinlogName,
+        /// The one that came.
+        found: BinlogName,
+    },
     /// A binlog of the source comes behind transactions that none of its binlogs has.
     #[error("gap: {binlog} of the source follows transactions that it did not send: {missing}")]
     NotSent {
@@ -121,6 +131,7 @@ impl Discontinuity {
             }
             // Where the histories part is not known: all that the source still has belongs to the new one.
             Self::BinlogGone { .. }
+            | Self::BinlogSkipped { .. }
             | Self::Forked { .. }
             | Self::Differs { .. }
             | Self::OtherServer { .. }
@@ -134,6 +145,7 @@ impl Discontinuity {
         match self {
             Self::Gap { missing } | Self::NotSent { missing, .. } => Some(missing),
             Self::BinlogGone { .. }
+            | Self::BinlogSkipped { .. }
             | Self::Incident { .. }
             | Self::Anonymous
             | Self::Forked { .. }
@@ -153,7 +165,7 @@ impl Discontinuity {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Gap { .. } | Self::BinlogGone { .. } => {
+            Self::Gap { .. } | Self::BinlogGone { .. } | Self::BinlogSkipped { .. } => {
                 "if a replica still has these binlogs, name it in source.failover; raise binlog_expire_logs_seconds on \
                  the source"
             }
@@ -278,7 +290,7 @@ pub fn decide(tip: &Tip, facts: &ServerFacts) -> Result<Start, Discontinuity> {
     if tip.anonymous {
         return Err(Discontinuity::OtherMode { now: facts.gtid_mode });
     }
-    let foreign = tip.captured.subtract(&facts.gtid_executed);
+    let foreign = tip.captured.subtract(&facts.gtid_executed).subtract(&facts.gtid_owned);
     if !foreign.is_empty() {
         return Err(Discontinuity::Forked { foreign });
     }

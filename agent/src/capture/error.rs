@@ -115,7 +115,13 @@ impl CaptureError {
                 | StoreErrorKind::Other => Retry::Soon,
                 StoreErrorKind::Exists => Retry::Never,
             },
-            Self::Archive(ArchiveError::Scratch { .. } | ArchiveError::Read { .. }) => Retry::Soon,
+            // What a store has lost, because an older copy of it was put back, may come back, or is stored again.
+            Self::Archive(
+                ArchiveError::Scratch { .. }
+                | ArchiveError::Read { .. }
+                | ArchiveError::Lost { .. }
+                | ArchiveError::ObjectMissing { .. },
+            ) => Retry::Soon,
             Self::Catalog(error) if matches!(error.problem, CatalogProblem::Full | CatalogProblem::Busy) => Retry::Soon,
             Self::Archive(_)
             | Self::Catalog(_)
@@ -161,6 +167,7 @@ impl CaptureError {
             Self::Discontinuity(
                 Discontinuity::Gap { .. }
                 | Discontinuity::BinlogGone { .. }
+                | Discontinuity::BinlogSkipped { .. }
                 | Discontinuity::NotSent { .. }
                 | Discontinuity::Incident { .. }
                 | Discontinuity::Anonymous,

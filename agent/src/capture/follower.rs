@@ -182,6 +182,8 @@ struct OpenFile {
     offset: u64,
     /// Where the archive's bytes end; 0 when it has none.
     archived: u64,
+    /// The binlog that comes next, when this one has ended in order.
+    next: Option<BinlogName>,
     tracker: TransactionTracker,
     /// From the first byte on that the archive does not have.
     segmenter: Option<Segmenter>,
@@ -354,6 +356,13 @@ impl Follower {
         if let Some(file) = self.file.as_ref().filter(|file| file.tracker.open().is_some()) {
             return Err(StreamError::TornBinlog { binlog: file.binlog.to_string() });
         }
+        // With GTIDs the next binlog itself says what comes before it.
+        if let (Mode::Positions { .. }, Some(OpenFile { binlog: left, next: Some(next), .. })) = (self.mode, &self.file)
+            && *next != binlog
+        {
+            let (left, next) = (left.clone(), next.clone());
+            return Err(Discontinuity::BinlogSkipped { binlog: left, next, found: binlog }.into());
+        }
         let left = self.file.as_ref().map(|file| &file.binlog);
         if let Some(comparison) = self.comparison.take_if(|comparison| Some(&comparison.binlog) == left) {
             comparison.finish()?;
@@ -364,6 +373,7 @@ impl Follower {
             binlog,
             offset,
             archived,
+            next: None,
             tracker: TransactionTracker::new(),
             segmenter: None,
             heartbeat: None,
@@ -397,9 +407,14 @@ impl Follower {
         effects: &mut Vec<Effect>,
     ) -> Result<(), StreamError> {
         self.read_prologue(event)?;
+        let next = match event.event_type() {
+            EventType::ROTATE => Some(RotateEvent::read(event).map_err(|source| self.event_error(source))?.next.binlog),
+            _ => None,
+        };
         let Some(file) = &mut self.file else {
             return Err(StreamError::Unannounced { found: event.event_type() });
         };
+        file.next = next;
         let compared_from = self.comparison.as_ref().filter(|c| c.binlog == file.binlog).map(|c| c.start);
         let offset = file.place(event, compared_from);
         let end = offset.saturating_add(event.byte_count());

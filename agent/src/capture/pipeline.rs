@@ -143,10 +143,12 @@ impl<'a> Pipeline<'a> {
         if !self.spool_failed {
             let mut effects = Vec::new();
             self.follower.cut(&mut effects);
-            self.perform(vec![Batched::without_bytes(effects)], None).await?;
-            if let Some(spool) = &mut self.plant.spool {
+            let performed = self.perform(vec![Batched::without_bytes(effects)], None).await;
+            if let Some(spool) = self.plant.spool.as_mut().filter(|_| performed.is_ok()) {
                 spool.discard();
             }
+            self.plant.progress.forget_behind(self.cut);
+            performed?;
         }
         self.plant.progress.forget_behind(self.cut);
         outcome
@@ -286,7 +288,10 @@ impl<'a> Pipeline<'a> {
             return Ok(());
         }
         self.acks.want_too_early(&ack).await;
-        let origin = Origin { timeline: self.plant.publisher.timeline(), server: self.follower.server() };
+        // Only what begins or ends something needs to know what it follows.
+        let is_plain = |batch: &Batched| batch.effects.iter().all(|effect| matches!(effect, Effect::Append(_)));
+        let lineage = (!batches.iter().all(is_plain)).then(|| self.plant.publisher.lineage());
+        let origin = Origin { server: self.follower.server(), lineage };
         let mut spool = self.plant.spool.take().ok_or(CaptureError::Task("the spool"))?;
         let (spool, written, result) = spawn_blocking(move || {
             let mut written = Written::default();
@@ -316,18 +321,15 @@ impl<'a> Pipeline<'a> {
 
     /// After a failed write: what was on the disk before it is handed over, nothing else.
     fn salvage(&mut self, unsafe_jobs: Vec<Job>) {
-        for job in &unsafe_jobs {
-            job.stretch.give_up();
-        }
-        let durable = self.durable.take();
-        let Some(spool) = &mut self.plant.spool else { return };
-        let kept = durable.as_ref().map(|(cut, stretch)| (stretch, cut.facts.end));
-        if let Err(error) = spool.abandon(kept) {
-            tracing::error!(error = %error, "the failed spool file cannot be cut");
-        }
-        if let Some((cut, stretch)) = durable {
+        let mut written: Vec<_> = unsafe_jobs.into_iter().map(|job| job.stretch).collect();
+        if let Some((cut, stretch)) = self.durable.take() {
             self.cut += cut.facts.byte_count();
+            written.push(Arc::clone(&stretch));
             self.plant.publisher.push(Job { cut, stretch });
+        }
+        let Some(spool) = &mut self.plant.spool else { return };
+        if let Err(error) = spool.abandon(&written) {
+            tracing::error!(error = %error, "the failed spool file cannot be cut");
         }
     }
 
@@ -451,7 +453,7 @@ impl Plant {
         report.stored_gtids = standing.captured.to_string();
         report.spooled_gtids = tip.captured.to_string();
         if let Some(trouble) = self.publisher.trouble() {
-            report.last_error = Some(trouble.to_owned());
+            report.last_error = Some(trouble);
         }
     }
 }

@@ -7,14 +7,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use highwater_catalog::{Blake3Digest, Micros, Segment, Timeline, TimelineId};
+use highwater_catalog::{Blake3Digest, Micros, Segment, Timeline};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep_until};
 
 use super::backoff::Backoff;
 use super::error::CaptureError;
 use super::follower::Cut;
 use super::index::Index;
+use super::lineage::Lineage;
 use super::spool::Stretch;
 use super::standing::Standing;
 use super::tip::Tip;
@@ -27,6 +28,10 @@ const WAITING_MANY: usize = 8;
 
 /// Most segments that are sealed at the same time: by then the network or the disk is slower. Each takes about 5 MiB.
 const FLIGHTS_MAX: usize = 4;
+
+/// A store that takes longer than this for the objects or the manifest of a segment may never answer, like a network's file
+/// system whose server is gone.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
 
 /// A segment that is cut and not published yet.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ struct Flight {
     /// Names the segment before it only when that one is published.
     draft: SegmentDraft,
     stage: Stage,
+    /// Since when the store has been asked for what the stage says.
+    asked: Instant,
 }
 
 /// How far a segment is.
@@ -105,6 +112,8 @@ pub(super) struct Publisher {
     retry_at: Option<Instant>,
     /// Why the store took nothing the last time.
     trouble: Option<String>,
+    /// How long a store may take until that is told.
+    answer_max: Duration,
 }
 
 impl Publisher {
@@ -126,6 +135,7 @@ impl Publisher {
             backoff: Backoff::for_the_store(),
             retry_at: None,
             trouble: None,
+            answer_max: ANSWER_MAX,
         }
     }
 
@@ -141,10 +151,10 @@ impl Publisher {
         &self.tip
     }
 
-    /// Whose bytes go into the spool from now on.
+    /// What goes into the spool from now on follows this.
     #[must_use]
-    pub(super) fn timeline(&self) -> TimelineId {
-        self.standing.timeline
+    pub(super) fn lineage(&self) -> Lineage {
+        Lineage::of(self.archive.repository().id, &self.tip)
     }
 
     /// Begins a new timeline, when nothing of the old one is left to publish.
@@ -156,11 +166,12 @@ impl Publisher {
     /// Adds a segment that is on the disk; it must follow the one added before it.
     pub(super) fn push(&mut self, job: Job) {
         self.tip.spooled(&job.cut, &job.stretch);
-        self.waiting.push_back(job);
+        self.resume(vec![job]);
     }
 
     /// Adds segments that the tip has already.
     pub(super) fn resume(&mut self, jobs: Vec<Job>) {
+        jobs.iter().for_each(|job| job.stretch.hand_over(job.cut.facts.end));
         self.waiting.extend(jobs);
     }
 
@@ -176,16 +187,31 @@ impl Publisher {
         self.waiting.len() >= WAITING_MANY
     }
 
-    /// Whether the store refused the last attempt.
+    /// Whether the store refused the last attempt, or does not answer.
     #[must_use]
     pub(super) fn is_blocked(&self) -> bool {
-        self.retry_at.is_some()
+        self.retry_at.is_some() || self.is_unanswered()
+    }
+
+    /// Whether what all wait for takes longer than a store should.
+    fn is_unanswered(&self) -> bool {
+        let is_asked = |flight: &&Flight| matches!(flight.stage, Stage::Storing | Stage::Publishing(_));
+        self.flights.front().filter(is_asked).is_some_and(|flight| flight.asked.elapsed() > self.answer_max)
     }
 
     /// Why it did.
     #[must_use]
-    pub(super) fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref().filter(|_| self.is_blocked())
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self.retry_at {
+            Some(_) => self.trouble.clone(),
+            None => self.is_unanswered().then(|| {
+                format!(
+                    "{} has not answered for more than {} s",
+                    self.archive.store().describe(),
+                    self.answer_max.as_secs()
+                )
+            }),
+        }
     }
 
     /// Goes on publishing; returns a segment that is in the store now, or `None` after an attempt that will be repeated.
@@ -226,7 +252,10 @@ impl Publisher {
                     if let Some(flight) = self.flights.front_mut()
                         && let Stage::Publishing(stored) = &flight.stage
                     {
-                        flight.stage = Stage::Stored(stored.clone());
+                        flight.stage = match &error {
+                            CaptureError::Archive(ArchiveError::ObjectMissing { .. }) => Stage::Spooled,
+                            _ => Stage::Stored(stored.clone()),
+                        };
                     }
                     error
                 }
@@ -261,7 +290,7 @@ impl Publisher {
 
     /// Starts what can be done now. While the store refuses, one segment is enough to try it with.
     fn start(&mut self) {
-        let flights_max = if self.is_blocked() { 1 } else { self.flights_max };
+        let flights_max = if self.retry_at.is_some() { 1 } else { self.flights_max };
         // From the moment when one is cut before the one before it is done, until nothing is left.
         let unpublished = self.flights.len() + self.waiting.len();
         self.catching_up = unpublished > 1 || (self.catching_up && unpublished > 0);
@@ -269,7 +298,7 @@ impl Publisher {
             && let Some(job) = self.waiting.pop_front()
         {
             let draft = self.draft(&job.cut);
-            self.flights.push_back(Flight { job, draft, stage: Stage::Spooled });
+            self.flights.push_back(Flight { job, draft, stage: Stage::Spooled, asked: Instant::now() });
         }
         for index in 0..self.flights.len().min(flights_max) {
             self.store(index);
@@ -303,7 +332,7 @@ impl Publisher {
 
     fn store(&mut self, index: usize) {
         let Some(flight) = self.flights.get_mut(index).filter(|flight| flight.stage == Stage::Spooled) else { return };
-        flight.stage = Stage::Storing;
+        (flight.stage, flight.asked) = (Stage::Storing, Instant::now());
         let (archive, draft, stretch) = (self.archive.clone(), flight.draft.clone(), Arc::clone(&flight.job.stretch));
         // Smaller objects are worth the time as long as it is the store that everything waits for.
         let is_hurried = self.catching_up && !self.store_is_slower;
@@ -322,7 +351,7 @@ impl Publisher {
         let previous_blake3 = self.standing.previous_blake3;
         let Some(flight) = self.flights.front_mut() else { return };
         let Stage::Stored(stored) = flight.stage.clone() else { return };
-        flight.stage = Stage::Publishing(stored.clone());
+        (flight.stage, flight.asked) = (Stage::Publishing(stored.clone()), Instant::now());
         flight.draft.previous_blake3 = previous_blake3;
         let (archive, index, draft) = (self.archive.clone(), self.index.clone(), flight.draft.clone());
         self.running.spawn_blocking(move || {

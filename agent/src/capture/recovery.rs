@@ -7,8 +7,10 @@ use highwater_binlog::{
     ChecksumAlgorithm, EVENT_HEADER_LEN, EventHeader, FIRST_EVENT_OFFSET, FormatDescription, Framer, Progress,
     RawEvent, SegmentPolicy, Segmenter, TransactionTracker,
 };
+use highwater_catalog::RepositoryId;
 
 use super::follower::Cut;
+use super::lineage::Lineage;
 use super::publisher::Job;
 use super::spool::{Spool, Stretch, StretchName};
 use super::tip::Tip;
@@ -19,20 +21,26 @@ const READ_BYTES: usize = 1 << 20;
 /// Makes segments of what is left, in order, and takes them into account. Blocking.
 ///
 /// A stretch ends at its last whole transaction: the source is asked again for what follows. One that is damaged before
-/// its end, or of another timeline, is put aside with all that come after it, which it would leave a hole before.
+/// its end, or of another timeline, or that does not follow what we have, is put aside with all that come after it, which it
+/// would leave a hole before.
 ///
 /// # Errors
 /// Those of the file system.
 pub(super) fn recover(
     spool: &Spool,
     left: &[StretchName],
+    repository: RepositoryId,
     tip: &mut Tip,
     policy: SegmentPolicy,
 ) -> io::Result<Vec<Job>> {
     let mut jobs = Vec::new();
     let mut broken = false;
     for name in left {
-        if broken || name.timeline != tip.timeline {
+        if !broken && !follows(name, repository, tip) {
+            tracing::error!(file = %name, "part of the spool does not follow what is in the archive and the spool before it");
+            broken = true;
+        }
+        if broken {
             let aside = spool.set_aside(name)?;
             tracing::error!(file = %aside.display(), timeline = %name.timeline, "part of the spool put aside, not read");
             continue;
@@ -55,13 +63,6 @@ pub(super) fn recover(
         let mut scan = Scan::new(&stretch, &description, tip, policy);
         let end = scan.run().and_then(|damage| Ok((damage, scan.is_followed()?)));
         let cuts = scan.finish();
-        stretch.close(cuts.last().map_or(0, |cut| cut.facts.end));
-        let transactions: u64 = cuts.iter().map(|cut| cut.facts.transactions).sum();
-        tracing::info!(binlog = %name.binlog, start = name.start, transactions, "found in the spool");
-        for cut in cuts {
-            tip.spooled(&cut, &stretch);
-            jobs.push(Job { cut, stretch: Arc::clone(&stretch) });
-        }
         match end? {
             (None, false) => {}
             // A power failure leaves anything behind what was synced, and only there.
@@ -74,8 +75,24 @@ pub(super) fn recover(
                 broken = true;
             }
         }
+        // Only now: what cannot be read or kept must not be removed.
+        stretch.close(cuts.last().map_or(0, |cut| cut.facts.end));
+        let transactions: u64 = cuts.iter().map(|cut| cut.facts.transactions).sum();
+        tracing::info!(binlog = %name.binlog, start = name.start, transactions, "found in the spool");
+        for cut in cuts {
+            tip.spooled(&cut, &stretch);
+            jobs.push(Job { cut, stretch: Arc::clone(&stretch) });
+        }
     }
     Ok(jobs)
+}
+
+/// Whether nothing is missing between what we have and a stretch: we have its first bytes or those right before them, or it
+/// was begun behind the very same.
+fn follows(name: &StretchName, repository: RepositoryId, tip: &Tip) -> bool {
+    let end = tip.end_of(name.server, &name.binlog);
+    let is_continued = end > 0 && end >= name.start;
+    name.timeline == tip.timeline && (is_continued || name.follows == Lineage::of(repository, tip).mark())
 }
 
 /// Follows the events of one stretch.

@@ -22,6 +22,7 @@ use highwater_binlog::{
     RawEvent, StreamCipher,
 };
 
+use super::lineage::LineageMark;
 use crate::failpoint;
 use crate::fsync;
 
@@ -256,17 +257,17 @@ impl Spool {
     }
 
     /// The stretch, of which the bytes up to `end` are to be published. When it has no others, the next append begins a
-    /// new one, so that the disk is freed as soon as possible.
+    /// new one, so that the disk is freed as soon as possible; `follows` is what was captured before that.
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn hand_over(&mut self, end: u64) -> io::Result<Arc<Stretch>> {
+    pub(super) fn hand_over(&mut self, end: u64, follows: LineageMark) -> io::Result<Arc<Stretch>> {
         let current = self.current.as_mut().ok_or_else(|| io::Error::other("no stretch is open"))?;
         let stretch = Arc::clone(&current.stretch);
         current.handed_over = end;
         if current.end == end {
             let description = current.description.clone();
-            self.begin(StretchName { start: end, ..stretch.name().clone() }, &description)?;
+            self.begin(StretchName { start: end, follows, ..stretch.name().clone() }, &description)?;
         }
         Ok(stretch)
     }
@@ -276,24 +277,15 @@ impl Spool {
         self.close_current();
     }
 
-    /// After a failure to write: of the stretch that was being written only the bytes before `end`, which were on the
-    /// disk before, may be read; everything behind is cut off.
+    /// After a failure to write: of the stretch that is being written, and of those that `written` to in the same go, only
+    /// what is to be published was on the disk before; everything behind is cut off.
     ///
     /// # Errors
-    /// When the file cannot be cut.
-    pub(super) fn abandon(&mut self, durable: Option<(&Arc<Stretch>, u64)>) -> io::Result<()> {
-        if let Some(current) = self.current.take() {
-            let is_durable = durable.is_some_and(|(stretch, _)| Arc::ptr_eq(stretch, &current.stretch));
-            // Nothing of it was ever on the disk.
-            if !is_durable {
-                current.stretch.close(0);
-            }
-        }
-        if let Some((stretch, end)) = durable {
-            stretch.close(end);
-            OpenOptions::new().write(true).open(stretch.path())?.set_len(stretch.file_len(end))?;
-        }
-        Ok(())
+    /// When a file cannot be cut.
+    pub(super) fn abandon(&mut self, written: &[Arc<Stretch>]) -> io::Result<()> {
+        let current = self.current.take().map(|current| current.stretch);
+        let cut = written.iter().chain(&current).map(|stretch| stretch.keep_handed_over());
+        cut.collect::<Vec<_>>().into_iter().collect()
     }
 
     /// Frees the space that was kept back.

@@ -3,9 +3,9 @@
 use std::io;
 
 use highwater_binlog::{FIRST_EVENT_OFFSET, ServerUuid};
-use highwater_catalog::TimelineId;
 
-use super::follower::Effect;
+use super::follower::{Cut, Effect};
+use super::lineage::Lineage;
 use super::publisher::Job;
 use super::reader::Batch;
 use super::spool::{Spool, StretchName};
@@ -40,11 +40,12 @@ impl Effect {
     }
 }
 
-/// Whose binlogs are written.
-#[derive(Debug, Clone, Copy)]
+/// Whose binlogs are written, and behind what.
+#[derive(Debug)]
 pub(super) struct Origin {
-    pub(super) timeline: TimelineId,
     pub(super) server: ServerUuid,
+    /// Absent if nothing begins or ends.
+    pub(super) lineage: Option<Lineage>,
 }
 
 /// What came of writing.
@@ -56,19 +57,27 @@ pub(super) struct Written {
 
 /// Writes everything and syncs it. After a failure nothing in `written` may be counted on.
 pub(super) fn write(spool: &mut Spool, origin: Origin, batches: &[Batched], written: &mut Written) -> io::Result<()> {
+    let Origin { server, mut lineage } = origin;
+    let mut follow = |cut: Option<&Cut>| {
+        let lineage = lineage.as_mut().ok_or_else(|| io::Error::other("what it follows is not known"))?;
+        cut.into_iter().for_each(|cut| lineage.advance(cut));
+        io::Result::Ok((lineage.timeline, lineage.mark()))
+    };
     for Batched { effects, batch } in batches {
         let bytes = batch.as_ref().map_or(&[][..], |batch| &batch.bytes);
         for effect in effects {
             written.bytes += effect.received();
             match effect {
                 Effect::Open { binlog, start, description } => {
-                    let Origin { timeline, server } = origin;
-                    let name = StretchName { number: 0, timeline, server, binlog: binlog.clone(), start: *start };
+                    let (timeline, follows) = follow(None)?;
+                    let binlog = binlog.clone();
+                    let name = StretchName { number: 0, timeline, server, binlog, start: *start, follows };
                     spool.begin(name, description)?;
                 }
                 Effect::Append(range) => spool.append(bytes.get(range.clone()).unwrap_or_default())?,
                 Effect::Cut(cut) => {
-                    let stretch = spool.hand_over(cut.facts.end)?;
+                    let (_, follows) = follow(Some(cut))?;
+                    let stretch = spool.hand_over(cut.facts.end, follows)?;
                     written.jobs.push(Job { cut: cut.clone(), stretch });
                 }
             }

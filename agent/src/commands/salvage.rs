@@ -144,7 +144,10 @@ fn explained(error: anyhow::Error, datadir: &Path) -> anyhow::Error {
         _ => return error,
     };
     let hint = match why {
-        Discontinuity::Gap { .. } | Discontinuity::BinlogGone { .. } | Discontinuity::NotSent { .. } => {
+        Discontinuity::Gap { .. }
+        | Discontinuity::BinlogGone { .. }
+        | Discontinuity::BinlogSkipped { .. }
+        | Discontinuity::NotSent { .. } => {
             "nothing was taken: look for the missing binlogs on a replica's disk or in copies, and salvage from there \
              first"
         }

@@ -25,6 +25,8 @@ pub struct ServerFacts {
     pub gtid_mode: GtidMode,
     /// `@@gtid_executed`
     pub gtid_executed: GtidSet,
+    /// `@@gtid_owned`: transactions in the binlog that still wait for an acknowledgement are here, and not executed.
+    pub gtid_owned: GtidSet,
     /// `@@gtid_purged`
     pub gtid_purged: GtidSet,
     /// `@@log_bin`
@@ -118,6 +120,7 @@ impl ServerFacts {
             server_id: 0,
             gtid_mode: GtidMode::Off,
             gtid_executed: GtidSet::new(),
+            gtid_owned: GtidSet::new(),
             gtid_purged: GtidSet::new(),
             log_bin: false,
             binlog_format: String::new(),
@@ -148,10 +151,11 @@ const NOT_ALLOWED: [u16; 2] = [1045, 1227];
 
 /// Asks for everything anew.
 pub(super) async fn read_facts(conn: &mut Conn) -> Result<ServerFacts, FactsError> {
-    // SHOW VARIABLES cuts values at 1,024 characters, so GTID sets are selected.
-    let row: Option<(String, String, String)> =
-        conn.query_first("SELECT VERSION(), @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged").await?;
-    let (version_text, executed, purged) = row.ok_or_else(|| FactsError::Variable("no version".to_owned()))?;
+    // SHOW VARIABLES cuts values at 1,024 characters, so GTID sets are selected. What is owned first: what is executed
+    // meanwhile is in one of the two.
+    let row: Option<(String, String, String, String)> =
+        conn.query_first("SELECT VERSION(), @@GLOBAL.gtid_owned, @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged").await?;
+    let (version_text, owned, executed, purged) = row.ok_or_else(|| FactsError::Variable("no version".to_owned()))?;
     let version: ServerVersion = version_text.parse().map_err(|_| FactsError::Version(version_text.clone()))?;
     if version < ServerVersion::OLDEST {
         return Err(FactsError::Version(version_text));
@@ -170,6 +174,7 @@ pub(super) async fn read_facts(conn: &mut Conn) -> Result<ServerFacts, FactsErro
         version_text,
         server_id: text("server_id").parse().map_err(|e| bad(&e, "server_id"))?,
         gtid_mode: text("gtid_mode").parse().map_err(|e| bad(&e, "gtid_mode"))?,
+        gtid_owned: owned_gtids(&owned).map_err(|e| bad(&e, "gtid_owned"))?,
         gtid_executed: executed.parse().map_err(|e| bad(&e, "gtid_executed"))?,
         gtid_purged: purged.parse().map_err(|e| bad(&e, "gtid_purged"))?,
         log_bin: on("log_bin"),
@@ -187,6 +192,20 @@ pub(super) async fn read_facts(conn: &mut Conn) -> Result<ServerFacts, FactsErro
         binlog_row_metadata: text("binlog_row_metadata"),
         is_replica,
     })
+}
+
+/// The GTIDs of `@@GLOBAL.gtid_owned`, where each is followed by `#` and its thread (`Owned_gtids::to_string` in
+/// `sql/rpl_gtid.h`).
+fn owned_gtids(text: &str) -> Result<GtidSet, ParseError> {
+    let mut gtids = String::with_capacity(text.len());
+    let mut is_thread = false;
+    for character in text.chars() {
+        is_thread = character == '#' || (is_thread && character.is_ascii_digit());
+        if !is_thread {
+            gtids.push(character);
+        }
+    }
+    gtids.parse()
 }
 
 /// Whether a channel is configured, as far as the account may know.

@@ -22,16 +22,25 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// Objects as files below one folder. Files have mode 0600 and folders 0700; whoever else should read them needs the
 /// same account, or root.
 ///
-/// The folder is often where a file system is mounted, and still there, and empty, when it no longer is. So it counts only
-/// as long as it is the folder that was opened, or one with an archive in it: after mounting it again, a network's file
-/// system has other numbers.
+/// The folder is often where a file system is mounted, and still there, empty or with another one, when it no longer is. So
+/// it counts only as long as it has the archive that it had when it was opened. Device and inode would not do: the roots of
+/// two file systems have the same, and after mounting it again, a network's has others.
 #[derive(Debug, Clone)]
 pub struct DirectoryStore {
     root: PathBuf,
-    /// Device and inode of the folder when it was opened.
-    identity: (u64, u64),
+    /// What the folder was when it was opened.
+    landmark: Landmark,
     /// When this process has last cleaned up behind crashed writers.
     swept: Arc<Mutex<Option<Instant>>>,
+}
+
+/// What tells a folder from another one in its place.
+#[derive(Debug, Clone)]
+enum Landmark {
+    /// The archive that is in it: the bytes of what it says of itself.
+    Archive(Vec<u8>),
+    /// Device and inode, of a folder in which an archive is still to be made.
+    Folder(u64, u64),
 }
 
 impl DirectoryStore {
@@ -44,7 +53,12 @@ impl DirectoryStore {
         if !facts.is_dir() {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
-        Ok(Self { root, identity: (facts.dev(), facts.ino()), swept: Arc::default() })
+        let landmark = match fs::read(root.join(REPOSITORY_KEY)) {
+            Ok(bytes) => Landmark::Archive(bytes),
+            // Where nothing can be read, nothing is written later.
+            Err(_) => Landmark::Folder(facts.dev(), facts.ino()),
+        };
+        Ok(Self { root, landmark, swept: Arc::default() })
     }
 
     /// Makes the folder (and those above it) unless it exists, and uses it.
@@ -63,14 +77,19 @@ impl DirectoryStore {
 
     /// Fails with `NotFound` when the store went away, also if a folder is left in its place.
     fn present(&self) -> io::Result<()> {
-        let facts = fs::metadata(&self.root)?;
-        if !facts.is_dir() {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        if (facts.dev(), facts.ino()) == self.identity || self.root.join(REPOSITORY_KEY).is_file() {
-            return Ok(());
-        }
-        Err(io::Error::new(io::ErrorKind::NotFound, "another folder has its place, without an archive"))
+        let is_it = match &self.landmark {
+            Landmark::Archive(expected) => {
+                let mut found = Vec::with_capacity(expected.len());
+                let limit = u64::try_from(expected.len()).unwrap_or(u64::MAX).saturating_add(1);
+                File::open(self.root.join(REPOSITORY_KEY))?.take(limit).read_to_end(&mut found)?;
+                found == *expected
+            }
+            Landmark::Folder(device, inode) => {
+                let facts = fs::metadata(&self.root)?;
+                (facts.dev(), facts.ino()) == (*device, *inode)
+            }
+        };
+        if is_it { Ok(()) } else { Err(io::Error::new(io::ErrorKind::NotFound, "another one has its place")) }
     }
 
     /// Makes the folders that are to have an object. The store's own is not made again.
@@ -342,8 +361,9 @@ mod tests {
     fn a_folder_in_the_stores_place_is_not_the_store() {
         let folder = tempfile::tempdir().unwrap();
         let (root, away) = (folder.path().join("store"), folder.path().join("away"));
-        let store = DirectoryStore::create_root(&root).unwrap();
-        store.create(&key(REPOSITORY_KEY), &mut &b"{}"[..]).unwrap();
+        let made = DirectoryStore::create_root(&root).unwrap();
+        made.create(&key(REPOSITORY_KEY), &mut &b"{}"[..]).unwrap();
+        let store = DirectoryStore::open(&root).unwrap();
         let mut begun = store.begin().unwrap().unwrap();
         begun.write_all(b"sealed").unwrap();
         fs::rename(&root, &away).unwrap();
@@ -352,7 +372,11 @@ mod tests {
         assert_eq!(store.begin().err().unwrap().kind, StoreErrorKind::Missing);
         assert_eq!(store.list(None).unwrap_err().kind, StoreErrorKind::Missing);
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+        assert_eq!(made.begin().err().unwrap().kind, StoreErrorKind::Missing);
         assert_eq!(begun.create(&key("b")).unwrap_err().kind, StoreErrorKind::Missing);
+        // Another archive.
+        fs::write(root.join(REPOSITORY_KEY), b"[]").unwrap();
+        assert_eq!(store.create(&key("a"), &mut &b""[..]).unwrap_err().kind, StoreErrorKind::Missing);
         // Mounted again, under another number.
         fs::write(root.join(REPOSITORY_KEY), b"{}").unwrap();
         store.create(&key("a"), &mut &b""[..]).unwrap();

@@ -113,6 +113,15 @@ impl ObjectStore for MirrorStore {
         if self.copies.is_empty() { self.first.begin() } else { Ok(None) }
     }
 
+    fn lacking(&self, key: &ObjectKey) -> Result<Option<String>, StoreError> {
+        for store in std::iter::once(self.first()).chain(self.copies()) {
+            if let Some(lacking) = store.lacking(key)? {
+                return Ok(Some(lacking));
+            }
+        }
+        Ok(None)
+    }
+
     fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {
         let error = match self.first.open(key) {
             Ok(reader) => return Ok(reader),

@@ -1,3 +1,4 @@
+use highwater_binlog::BinlogPosition;
 use highwater_catalog::{Micros, Timeline, TimelineId};
 
 use super::*;
@@ -43,16 +44,23 @@ impl Stream {
 
     /// The same, with a piece that is to be sent again.
     fn comparing(tip: &Tip, piece: Option<&Piece>) -> Self {
+        Self::asked(Request::Gtids { have: tip.captured.clone(), from: None }, tip, piece)
+    }
+
+    fn asked(request: Request, tip: &Tip, piece: Option<&Piece>) -> Self {
         let policy = SegmentPolicy { bytes_max: 1 << 20, age_micros_max: 1_000_000 };
-        let request = Request::Gtids { have: tip.captured.clone(), from: None };
         let start = Start { request, compare: piece.cloned(), may_skip: true };
         let follower = Follower::new(server(), policy, tip, &start, piece.map(|piece| piece.digest().unwrap()));
         let mut stream = Self { follower, effects: Vec::new(), offset: 4, sent: Vec::new() };
-        let body = [&4u64.to_le_bytes()[..], binlog().as_str().as_bytes()].concat();
-        let rotate = Build { timestamp: 0, ..Build::new(EventType::ROTATE, body) }.flags(0x20).end_log_pos(0);
-        stream.give(&rotate.crc32()).unwrap();
+        stream.announce(binlog().as_str()).unwrap();
         stream.event(description("8.0.36", 1)).unwrap();
         stream
+    }
+
+    /// The artificial event that names the binlog of those that follow.
+    fn announce(&mut self, binlog: &str) -> Result<(), StreamError> {
+        let rotate = Build { timestamp: 0, ..rotate(binlog) }.flags(0x20).end_log_pos(0);
+        self.give(&rotate.crc32())
     }
 
     fn give(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
@@ -82,6 +90,11 @@ impl Stream {
         self.event(query("BEGIN"))?;
         self.event(Build::new(EventType::XID, [0; 8]))
     }
+}
+
+/// The event that ends a binlog.
+fn rotate(next: &str) -> Build {
+    Build::new(EventType::ROTATE, [&4u64.to_le_bytes()[..], next.as_bytes()].concat())
 }
 
 fn number(number: u64) -> Gtid {
@@ -217,4 +230,27 @@ fn a_damaged_event_is_named_with_its_place() {
         matches!(&error, StreamError::Event { place, .. } if *place == format!("binlog.000001:{offset}")),
         "{error}"
     );
+}
+
+#[test]
+fn without_gtids_the_binlog_that_comes_next_is_the_one_that_was_said_to() {
+    let first = BinlogPosition { binlog: binlog(), offset: 4 };
+    for (found, is_it) in [("binlog.000002", true), ("binlog.000003", false)] {
+        let mut stream = Stream::asked(Request::Position(first.clone()), &tip(), None);
+        stream.event(rotate("binlog.000002")).unwrap();
+        let skipped = Discontinuity::BinlogSkipped {
+            binlog: binlog(),
+            next: "binlog.000002".parse().unwrap(),
+            found: found.parse().unwrap(),
+        };
+        let expected = if is_it { Ok(()) } else { Err(StreamError::Discontinuity(skipped)) };
+        assert_eq!(stream.announce(found), expected);
+        // By GTIDs the binlog itself tells.
+        let mut stream = Stream::new(&tip());
+        stream.event(rotate("binlog.000002")).unwrap();
+        assert_eq!(stream.announce(found), Ok(()));
+    }
+    // A server that was killed wrote none.
+    let mut stream = Stream::asked(Request::Position(first), &tip(), None);
+    assert_eq!(stream.announce("binlog.000002"), Ok(()));
 }

@@ -2,10 +2,9 @@
 
 use std::io::{self, Read};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
 
 use highwater_binlog::{EventHeader, FIRST_EVENT_OFFSET, GtidSet, MAGIC, SegmentFacts};
-use highwater_catalog::Inventory;
+use highwater_catalog::{Inventory, TimelineId};
 
 use super::*;
 use crate::capture::index::OpenedIndex;
@@ -130,6 +129,7 @@ fn bed(store: &Arc<Store>) -> Bed {
         server: SERVER.parse().unwrap(),
         binlog: "binlog.000001".parse().unwrap(),
         start: 0,
+        follows: publisher.lineage().mark(),
     };
     spool.begin(name, &binlog[MAGIC.len()..MAGIC.len() + description_len]).unwrap();
     spool.append(&[7; 300]).unwrap();
@@ -188,4 +188,20 @@ async fn a_store_that_refuses_is_tried_again_and_order_holds() {
     assert!(failures > 0 && !bed.publisher.is_blocked(), "{failures}");
     assert_eq!(bed.publisher.standing().next_sequence, 3);
     assert_eq!(bed.archive.inventory().unwrap().segments.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_does_not_answer_is_told() {
+    let store = Store::new(Temper::LastFirst);
+    let mut bed = bed(&store);
+    (bed.publisher.flights_max, bed.publisher.answer_max) = (1, Duration::from_millis(100));
+    assert!(!bed.publisher.is_blocked());
+    tokio::time::timeout(Duration::from_millis(300), bed.publisher.advance()).await.unwrap_err();
+    let trouble = bed.publisher.trouble().unwrap();
+    assert!(bed.publisher.is_blocked() && trouble.contains("a temper has not answered"), "{trouble}");
+    store.stored.lock().unwrap().push("another object".to_owned());
+    store.changed.notify_all();
+    bed.publisher.answer_max = LIMIT;
+    assert_eq!(publish_all(&mut bed.publisher).await, (vec![0, 1, 2], 0));
+    assert!(!bed.publisher.is_blocked());
 }

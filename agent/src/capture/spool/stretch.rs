@@ -1,7 +1,7 @@
 //! A file of the spool: consecutive bytes of one binlog, readable by `mysqlbinlog` and, when encrypted, `binlog-decrypt`.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,6 +12,7 @@ use highwater_binlog::{BinlogName, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, Pars
 use highwater_catalog::TimelineId;
 
 use super::cipher::SpoolKey;
+use crate::capture::lineage::LineageMark;
 use crate::failpoint;
 
 /// What a stretch is part of; its file's name says all of it.
@@ -27,6 +28,8 @@ pub(in crate::capture) struct StretchName {
     pub binlog: BinlogName,
     /// Offset in the binlog of its first byte.
     pub start: u64,
+    /// What was captured before it.
+    pub follows: LineageMark,
 }
 
 impl StretchName {
@@ -36,8 +39,8 @@ impl StretchName {
 
 impl fmt::Display for StretchName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, timeline, server, binlog, start } = self;
-        write!(f, "{number:08}_{timeline}_{server}_{start:020}_{binlog}{}", Self::ENDING)
+        let Self { number, timeline, server, binlog, start, follows } = self;
+        write!(f, "{number:08}_{timeline}_{server}_{start:020}_{follows}_{binlog}{}", Self::ENDING)
     }
 }
 
@@ -46,13 +49,14 @@ impl FromStr for StretchName {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let error = || ParseError::new("name of a spool file", text);
-        let mut parts = text.strip_suffix(Self::ENDING).ok_or_else(error)?.splitn(5, '_');
+        let mut parts = text.strip_suffix(Self::ENDING).ok_or_else(error)?.splitn(6, '_');
         let mut part = || parts.next().ok_or_else(error);
         Ok(Self {
             number: part()?.parse().map_err(|_| error())?,
             timeline: TimelineId(part()?.parse().map_err(|_| error())?),
             server: part()?.parse()?,
             start: part()?.parse().map_err(|_| error())?,
+            follows: part()?.parse()?,
             binlog: part()?.parse()?,
         })
     }
@@ -63,6 +67,8 @@ impl FromStr for StretchName {
 struct Fate {
     /// Everything before this is published.
     published: u64,
+    /// Everything before this is to be published, whatever is given up behind it.
+    handed_over: u64,
     /// Nothing behind this will be published; absent while the stretch may grow.
     wanted: Option<u64>,
 }
@@ -121,6 +127,7 @@ impl Stretch {
     /// # Errors
     /// Those of the file system; `InvalidData` when the file is encrypted and its key is not ours.
     pub(in crate::capture) fn read(&self, start: u64, end: u64) -> io::Result<StretchReader> {
+        failpoint::io("spool.read")?;
         let from = self.place(start);
         Ok(plain_reader(&self.path, from, self.key.as_deref())?.limited(end.saturating_sub(start)))
     }
@@ -136,14 +143,29 @@ impl Stretch {
         self.change(|fate| fate.published = fate.published.max(end));
     }
 
+    /// Everything before `end` is to be published.
+    pub(in crate::capture) fn hand_over(&self, end: u64) {
+        self.change(|fate| fate.handed_over = fate.handed_over.max(end));
+    }
+
     /// It grows no more, and nothing behind `end` is wanted.
     pub(in crate::capture) fn close(&self, end: u64) {
         self.change(|fate| fate.wanted = Some(end));
     }
 
-    /// Nothing of it is wanted, whatever is in it.
-    pub(in crate::capture) fn give_up(&self) {
-        self.close(0);
+    /// Gives up everything that is not to be published, and cuts it off: it may not be on the disk, and whatever reads the
+    /// file later could not tell.
+    ///
+    /// # Errors
+    /// When the file cannot be cut.
+    pub(super) fn keep_handed_over(&self) -> io::Result<()> {
+        let end = self.fate.lock().unwrap_or_else(PoisonError::into_inner).handed_over;
+        self.close(end);
+        // Without any, the file is removed.
+        if end == 0 {
+            return Ok(());
+        }
+        OpenOptions::new().write(true).open(&self.path)?.set_len(self.file_len(end))
     }
 
     fn change(&self, change: impl FnOnce(&mut Fate)) {
@@ -155,7 +177,8 @@ impl Drop for Stretch {
     fn drop(&mut self) {
         let fate = self.fate.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Before its start there is nothing to publish.
-        if fate.wanted.is_some_and(|wanted| fate.published.max(self.name.start) >= wanted) {
+        let is_done = |wanted: u64| fate.published.max(self.name.start) >= wanted.max(fate.handed_over);
+        if fate.wanted.is_some_and(is_done) {
             failpoint::crash("spool.delete.before");
             // One that comes back after a crash is found to be published.
             let _ = fs::remove_file(&self.path);

@@ -15,6 +15,10 @@ fn description() -> &'static [u8] {
     &BINLOG[MAGIC.len()..MAGIC.len() + len]
 }
 
+fn mark() -> LineageMark {
+    "0123456789abcdef".parse().unwrap()
+}
+
 fn name(start: u64) -> StretchName {
     StretchName {
         number: 0,
@@ -22,6 +26,7 @@ fn name(start: u64) -> StretchName {
         server: "3e11fa47-71ca-11e1-9e33-c80aa9429562".parse().unwrap(),
         binlog: "binlog.000042".parse().unwrap(),
         start,
+        follows: mark(),
     }
 }
 
@@ -48,13 +53,13 @@ fn bytes_come_back_by_their_offset_plain_and_encrypted() {
         assert_eq!(spool.begin(name(0), description()).unwrap(), FIRST_EVENT_OFFSET);
         spool.append(b"abcdef").unwrap();
         spool.sync().unwrap();
-        let first = spool.hand_over(7).unwrap();
+        let first = spool.hand_over(7, mark()).unwrap();
         spool.append(b"gh").unwrap();
         assert_eq!(bytes(&first, 0, 7), b"\xfebinabc");
         assert_eq!(bytes(&first, 7, 12), b"defgh");
         spool.begin(name(1000), description()).unwrap();
         spool.append(b"later").unwrap();
-        let second = spool.hand_over(1005).unwrap();
+        let second = spool.hand_over(1005, mark()).unwrap();
         assert_eq!(bytes(&second, 1002, 1005), b"ter");
         let on_disk = fs::read(second.path()).unwrap();
         assert_eq!(on_disk.windows(5).any(|window| window == b"later"), !encrypted);
@@ -67,14 +72,14 @@ fn what_is_published_whole_is_removed_and_nothing_else() {
     let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
     spool.begin(name(100), description()).unwrap();
     spool.append(b"abc").unwrap();
-    let stretch = spool.hand_over(103).unwrap();
+    let stretch = spool.hand_over(103, mark()).unwrap();
     spool.append(b"def").unwrap();
     assert_eq!(stretches(folder.path()), 2);
     stretch.published(103);
     drop(stretch);
     assert_eq!(stretches(folder.path()), 1);
     // Handed over and not published, then the agent ends.
-    drop(spool.hand_over(106).unwrap());
+    drop(spool.hand_over(106, mark()).unwrap());
     drop(spool);
     assert_eq!(stretches(folder.path()), 2, "the one that was handed over, and the one begun behind it");
     let (spool, left) = Spool::open(folder.path(), None).unwrap();
@@ -102,7 +107,7 @@ fn what_was_handed_over_stays_until_it_is_published_though_the_rest_is_given_up(
     let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
     spool.begin(name(100), description()).unwrap();
     spool.append(b"whole, and half").unwrap();
-    let stretch = spool.hand_over(105).unwrap();
+    let stretch = spool.hand_over(105, mark()).unwrap();
     spool.discard();
     drop(stretch);
     let (spool, left) = Spool::open(folder.path(), None).unwrap();
@@ -123,12 +128,37 @@ fn a_failed_write_keeps_what_was_on_the_disk_before_and_cuts_the_rest_off() {
     spool.sync().unwrap();
     let stretch = spool.current().unwrap();
     spool.append(b"not durable").unwrap();
-    spool.abandon(Some((&stretch, 11))).unwrap();
+    stretch.hand_over(11);
+    spool.abandon(&[Arc::clone(&stretch)]).unwrap();
     assert_eq!(fs::read(stretch.path()).unwrap(), b"\xfebindurable");
     spool.begin(name(11), description()).unwrap();
     spool.append(b"never on the disk").unwrap();
-    spool.abandon(None).unwrap();
+    spool.abandon(&[]).unwrap();
     assert_eq!(stretches(folder.path()), 1);
+}
+
+#[test]
+fn a_failed_write_behind_what_is_to_be_published_costs_nothing_of_it() {
+    for is_ended in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
+        spool.begin(name(100), description()).unwrap();
+        spool.append(b"handed over, and open").unwrap();
+        spool.sync().unwrap();
+        let stretch = spool.hand_over(111, mark()).unwrap();
+        stretch.hand_over(111);
+        spool.append(b" to the end").unwrap();
+        // Where it ended in the write that failed, another one was begun.
+        let written = is_ended.then(|| spool.hand_over(132, mark()).unwrap());
+        spool.abandon(written.as_slice()).unwrap();
+        assert!(fs::read(stretch.path()).unwrap().ends_with(b"handed over"), "{is_ended}");
+        // The agent ends before it is published.
+        drop((written, stretch, spool));
+        let (spool, left) = Spool::open(folder.path(), None).unwrap();
+        assert_eq!(left.len(), 1);
+        let (stretch, _) = spool.adopt(&left[0]).unwrap();
+        assert_eq!(bytes(&stretch, 100, 111), b"handed over");
+    }
 }
 
 #[test]
@@ -173,13 +203,17 @@ fn a_stretch_whose_key_is_not_there_is_named_and_one_that_is_torn_or_plain_is_no
 fn names_of_stretches_come_back_and_others_are_none() {
     let name = StretchName { number: 12, ..name(7) };
     let text = name.to_string();
-    assert_eq!(text, "00000012_0001_3e11fa47-71ca-11e1-9e33-c80aa9429562_00000000000000000007_binlog.000042.stretch");
+    assert_eq!(
+        text,
+        "00000012_0001_3e11fa47-71ca-11e1-9e33-c80aa9429562_00000000000000000007_0123456789abcdef_binlog.000042.stretch"
+    );
     assert_eq!(text.parse(), Ok(name));
     for other in [
         "reserve",
         "x.stretch",
         "1_1_x_1_a.stretch",
-        "00000012_0001_3e11fa47-71ca-11e1-9e33-c80aa9429562_7_../x.stretch",
+        "00000012_0001_3e11fa47-71ca-11e1-9e33-c80aa9429562_7_0123456789abcdef_../x.stretch",
+        "00000012_0001_3e11fa47-71ca-11e1-9e33-c80aa9429562_7_0123456789abcde_x.stretch",
     ] {
         assert!(other.parse::<StretchName>().is_err(), "{other}");
     }

@@ -52,7 +52,8 @@ fn is_copy(stores: &MirrorStore, copy: &dyn ObjectStore) -> Result<(), ArchiveEr
 /// a new copy. Returns how many objects were sent.
 ///
 /// # Errors
-/// Also when a copy has a manifest that the first store lacks: the first store lost something.
+/// Also when a copy has a manifest that the first store lacks: the first store lost something. And when the newest segment of a
+/// timeline is another one there: both were the first store at some time.
 pub fn catch_up(stores: &MirrorStore) -> Result<u64, ArchiveError> {
     let mut sent = 0;
     for copy in stores.copies() {
@@ -62,6 +63,9 @@ pub fn catch_up(stores: &MirrorStore) -> Result<u64, ArchiveError> {
         if let Some(ahead) = theirs.keys().find(|key| !ours.contains_key(*key) && is_published(key)) {
             let (copy, store) = (copy.describe(), stores.first().describe());
             return Err(ArchiveError::CopyAhead { copy, store, object: ahead.to_string() });
+        }
+        for key in newest_segments(&ours).filter(|key| theirs.get(key) == ours.get(key)) {
+            stores.compare(key, copy)?;
         }
         let (manifests, data): (Vec<_>, Vec<_>) = ours
             .iter()
@@ -93,6 +97,18 @@ fn is_published(key: &ObjectKey) -> bool {
             | ManifestName::File(..),
         ) => true,
     }
+}
+
+/// The manifest of each timeline's last segment.
+fn newest_segments(objects: &BTreeMap<ObjectKey, u64>) -> impl Iterator<Item = &ObjectKey> {
+    let mut newest = BTreeMap::new();
+    for key in objects.keys() {
+        // Their numbers have as many digits as the largest: the last name is the last segment.
+        if let Some(ManifestName::Segment(timeline, _)) = ManifestName::recognise(key.as_str()) {
+            newest.insert(timeline, key);
+        }
+    }
+    newest.into_values()
 }
 
 fn sizes(store: &dyn ObjectStore) -> Result<BTreeMap<ObjectKey, u64>, ArchiveError> {

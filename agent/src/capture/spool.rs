@@ -10,9 +10,9 @@ mod stretch;
 pub(super) use cipher::SpoolKey;
 pub(super) use stretch::{Stretch, StretchName};
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,7 +70,7 @@ impl Spool {
     /// # Errors
     /// Those of the file system.
     pub(super) fn open(folder: &Path, key: Option<SpoolKey>) -> io::Result<(Self, Vec<StretchName>)> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fsync::create_directories(folder)?;
         let left = stretches(folder)?;
         let next = left.last().map_or(0, |name| name.number + 1);
         let total = Arc::new(AtomicU64::new(0));

@@ -169,3 +169,20 @@ fn a_copy_whose_object_is_shorter_is_told() {
     inner[1].overwrite(&object, b"short".to_vec());
     assert_eq!(catch_up(&stores).unwrap_err().to_string(), format!("compare {object} in b"));
 }
+
+/// Each was the first store once, and got a last segment of its own.
+#[test]
+fn a_copy_whose_last_segment_is_another_of_the_same_size_is_told() {
+    let (inner, writer) = copied();
+    writer.publish_timeline(&timeline()).unwrap();
+    published(&writer);
+    let stores = mirror(&stores(&inner));
+    catch_up(&stores).unwrap();
+    let last = keys(&inner[1]).into_iter().rfind(|key| key.starts_with("segments/") && key.ends_with(".json")).unwrap();
+    let mut bytes = inner[1].get(&key(&last)).unwrap();
+    let digit = bytes.iter().rposition(u8::is_ascii_digit).unwrap();
+    bytes[digit] ^= 1;
+    inner[1].overwrite(&key(&last), bytes);
+    let error = catch_up(&stores).unwrap_err();
+    assert_eq!(error.to_string(), format!("compare {last} in b"));
+}

@@ -1,7 +1,7 @@
 //! Segments: published once, read back whole.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
@@ -182,7 +182,13 @@ impl Archive {
             }
         }
         let Some(object) = before else { return Ok(()) };
-        let previous: Segment = self.read_manifest(&object_key(&object)?)?;
+        let previous: Segment = self.read_manifest(&object_key(&object)?).map_err(|error| match error {
+            // Damage of what is there already is no reason to end: `verify` says what it is.
+            ArchiveError::Manifest(source) => {
+                ArchiveError::Read { object: object.clone(), source: io::Error::other(source) }
+            }
+            error => error,
+        })?;
         if segment.previous_blake3 == Some(previous.plain_blake3) {
             Ok(())
         } else {

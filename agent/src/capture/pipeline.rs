@@ -304,7 +304,7 @@ impl<'a> Pipeline<'a> {
         if let Err(source) = result {
             self.spool_failed = true;
             let folder = spool.folder().to_owned();
-            self.salvage(written.jobs);
+            self.salvage();
             return Err(CaptureError::Spool { path: folder, source });
         }
         let current = spool.current();
@@ -320,15 +320,13 @@ impl<'a> Pipeline<'a> {
     }
 
     /// After a failed write: what was on the disk before it is handed over, nothing else.
-    fn salvage(&mut self, unsafe_jobs: Vec<Job>) {
-        let mut written: Vec<_> = unsafe_jobs.into_iter().map(|job| job.stretch).collect();
+    fn salvage(&mut self) {
         if let Some((cut, stretch)) = self.durable.take() {
             self.cut += cut.facts.byte_count();
-            written.push(Arc::clone(&stretch));
             self.plant.publisher.push(Job { cut, stretch });
         }
         let Some(spool) = &mut self.plant.spool else { return };
-        if let Err(error) = spool.abandon(&written) {
+        if let Err(error) = spool.abandon() {
             tracing::error!(error = %error, "the failed spool file cannot be cut");
         }
     }

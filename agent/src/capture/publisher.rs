@@ -29,8 +29,8 @@ const WAITING_MANY: usize = 8;
 /// Most segments that are sealed at the same time: by then the network or the disk is slower. Each takes about 5 MiB.
 const FLIGHTS_MAX: usize = 4;
 
-/// A store that takes longer than this for the objects or the manifest of a segment may never answer, like a network's file
-/// system whose server is gone.
+/// A store that takes longer than this, and a second for each MiB, for the objects or the manifest of a segment may never
+/// answer, like a network's file system whose server is gone.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 
 /// A segment that is cut and not published yet.
@@ -196,7 +196,9 @@ impl Publisher {
     /// Whether what all wait for takes longer than a store should.
     fn is_unanswered(&self) -> bool {
         let is_asked = |flight: &&Flight| matches!(flight.stage, Stage::Storing | Stage::Publishing(_));
-        self.flights.front().filter(is_asked).is_some_and(|flight| flight.asked.elapsed() > self.answer_max)
+        // A large transaction takes its time.
+        let limit = |flight: &Flight| self.answer_max + Duration::from_secs(flight.job.cut.facts.byte_count() >> 20);
+        self.flights.front().filter(is_asked).is_some_and(|flight| flight.asked.elapsed() > limit(flight))
     }
 
     /// Why it did.

@@ -20,9 +20,9 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Makes segments of what is left, in order, and takes them into account. Blocking.
 ///
-/// A stretch ends at its last whole transaction: the source is asked again for what follows. One that is damaged before
-/// its end, or of another timeline, or that does not follow what we have, is put aside with all that come after it, which it
-/// would leave a hole before.
+/// A stretch ends at its last whole transaction: the source is asked again for what follows. One that is of another timeline,
+/// or that does not follow what we have, which it would leave a hole before, is put aside. So are those behind one that is
+/// damaged before its end, but not what was fetched again in their place.
 ///
 /// # Errors
 /// Those of the file system.
@@ -34,15 +34,11 @@ pub(super) fn recover(
     policy: SegmentPolicy,
 ) -> io::Result<Vec<Job>> {
     let mut jobs = Vec::new();
-    let mut broken = false;
     for name in left {
-        if !broken && !follows(name, repository, tip) {
-            tracing::error!(file = %name, "part of the spool does not follow what is in the archive and the spool before it");
-            broken = true;
-        }
-        if broken {
+        if !follows(name, repository, tip) {
             let aside = spool.set_aside(name)?;
-            tracing::error!(file = %aside.display(), timeline = %name.timeline, "part of the spool put aside, not read");
+            tracing::error!(file = %aside.display(),
+                "part of the spool does not follow what is in the archive and the spool before it, put aside");
             continue;
         }
         let (stretch, description) = match spool.adopt(name) {
@@ -55,7 +51,6 @@ pub(super) fn recover(
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let aside = spool.set_aside(name)?;
                 tracing::error!(file = %aside.display(), error = %error, "part of the spool cannot be read, put aside");
-                broken = true;
                 continue;
             }
             Err(error) => return Err(error),
@@ -72,7 +67,6 @@ pub(super) fn recover(
                 let what = what.as_deref().unwrap_or("an event has no end");
                 tracing::error!(file = %aside.display(), what,
                     "the spool is damaged: what follows is asked for again, and the file is kept");
-                broken = true;
             }
         }
         // Only now: what cannot be read or kept must not be removed.

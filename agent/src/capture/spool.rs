@@ -45,6 +45,8 @@ pub(super) struct Spool {
     key: Option<Arc<SpoolKey>>,
     next: u64,
     current: Option<Current>,
+    /// Stretches that ended since everything was on the disk.
+    ended: Vec<Arc<Stretch>>,
     /// Whether the folder has names that are not on the disk yet.
     unsynced_names: bool,
     total: Arc<AtomicU64>,
@@ -75,7 +77,15 @@ impl Spool {
         let next = left.last().map_or(0, |name| name.number + 1);
         let total = Arc::new(AtomicU64::new(0));
         let key = key.map(Arc::new);
-        let spool = Self { folder: folder.to_owned(), key, next, current: None, unsynced_names: false, total };
+        let spool = Self {
+            folder: folder.to_owned(),
+            key,
+            next,
+            current: None,
+            ended: Vec::new(),
+            unsynced_names: false,
+            total,
+        };
         spool.keep_reserve();
         Ok((spool, left))
     }
@@ -178,19 +188,24 @@ impl Spool {
     /// # Errors
     /// Those of the file system.
     pub(super) fn begin(&mut self, name: StretchName, description: &[u8]) -> io::Result<u64> {
-        self.sync()?;
+        self.sync_current()?;
+        self.ended.extend(self.current());
         self.close_current();
         let name = StretchName { number: self.next, ..name };
         let path = self.path(&name);
         failpoint::io("spool.open")?;
         self.next += 1;
+        let sealed = self.key.as_ref().map(|key| key.create()).transpose()?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         self.unsynced_names = true;
         failpoint::crash("seg.open.tmp");
         let (start, description) = (name.start, description.to_vec());
-        let sealed = self.key.as_ref().map(|key| key.create()).transpose()?;
         let header: &[u8] = sealed.as_ref().map_or(&[], |(header, _)| header);
-        file.write_all(header)?;
+        if let Err(error) = file.write_all(header) {
+            // Nobody else knows of it. If it stays, the next start finds nothing in it.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
         let header = byte_count(header.len());
         let head = if start == 0 { 0 } else { byte_count(MAGIC.len() + description.len()) };
         let stretch = Stretch::new(path, name, header, head, self.key.clone(), Arc::clone(&self.total));
@@ -231,6 +246,12 @@ impl Spool {
     /// # Errors
     /// Those of the file system; then [`Self::abandon`] it: another attempt would prove nothing.
     pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.sync_current()?;
+        self.ended.clear();
+        Ok(())
+    }
+
+    fn sync_current(&mut self) -> io::Result<()> {
         if failpoint::is_broken("broken.fsync") {
             return Ok(());
         }
@@ -277,15 +298,16 @@ impl Spool {
         self.close_current();
     }
 
-    /// After a failure to write: of the stretch that is being written, and of those that `written` to in the same go, only
-    /// what is to be published was on the disk before; everything behind is cut off.
+    /// After a failure to write: of the stretch that is being written, and of those that ended in the same go, only what is
+    /// to be published was on the disk before; everything behind is cut off.
     ///
     /// # Errors
     /// When a file cannot be cut.
-    pub(super) fn abandon(&mut self, written: &[Arc<Stretch>]) -> io::Result<()> {
-        let current = self.current.take().map(|current| current.stretch);
-        let cut = written.iter().chain(&current).map(|stretch| stretch.keep_handed_over());
-        cut.collect::<Vec<_>>().into_iter().collect()
+    pub(super) fn abandon(&mut self) -> io::Result<()> {
+        let mut written = std::mem::take(&mut self.ended);
+        written.extend(self.current.take().map(|current| current.stretch));
+        let cut: Vec<_> = written.iter().map(|stretch| stretch.keep_handed_over()).collect();
+        cut.into_iter().collect()
     }
 
     /// Frees the space that was kept back.

@@ -15,7 +15,6 @@ pub use keyrings::Keyrings;
 pub use stream::{FileItem, FileStep, FileStream};
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,7 +131,8 @@ impl ServerFiles {
     }
 
     fn read_index(&self) -> Result<Vec<Indexed>, FilesError> {
-        let paths = while_away(|| of_index(&self.index), |_| is_away(&self.index)).map_err(FilesError::Open)?;
+        // It may be back before anybody could see that it was away.
+        let paths = while_away(|| of_index(&self.index), |_| true).map_err(FilesError::Open)?;
         let named = |path: PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
             match name {
@@ -211,7 +211,8 @@ impl IndexFile {
     }
 }
 
-/// Looks for an index, several times if it may only be away for the moment.
+/// Looks for an index, several times if it may only be away for the moment: a server removes the old one before the new one
+/// gets its name (`MYSQL_BIN_LOG::move_crash_safe_index_file_to_index_file` in `sql/binlog.cc`).
 fn while_away<T, E>(look: impl Fn() -> Result<T, E>, is_away: impl Fn(&E) -> bool) -> Result<T, E> {
     let mut attempt = 1;
     loop {
@@ -222,12 +223,6 @@ fn while_away<T, E>(look: impl Fn() -> Result<T, E>, is_away: impl Fn(&E) -> boo
         sleep(INDEX_PAUSE);
         attempt += 1;
     }
-}
-
-/// Whether a server may be about to put an index in this place (`MYSQL_BIN_LOG::move_crash_safe_index_file_to_index_file` in
-/// `sql/binlog.cc` removes the old one first).
-fn is_away(index: &Path) -> bool {
-    fs::metadata(index).map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |facts| facts.len() == 0)
 }
 
 /// What may be indexes of a server's binlogs in its data folder.

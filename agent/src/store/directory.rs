@@ -55,8 +55,8 @@ impl DirectoryStore {
         }
         let landmark = match fs::read(root.join(REPOSITORY_KEY)) {
             Ok(bytes) => Landmark::Archive(bytes),
-            // Where nothing can be read, nothing is written later.
-            Err(_) => Landmark::Folder(facts.dev(), facts.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Landmark::Folder(facts.dev(), facts.ino()),
+            Err(error) => return Err(error_in(&root, "read", REPOSITORY_KEY, error)),
         };
         Ok(Self { root, landmark, swept: Arc::default() })
     }
@@ -233,6 +233,18 @@ impl ObjectStore for DirectoryStore {
         let begun = self.incoming().and_then(|folder| Growing::begin(&folder));
         let file = begun.map_err(|error| self.error("begin", "an object", error))?;
         Ok(Some(Box::new(IncomingFile { store: self.clone(), file })))
+    }
+
+    fn lacking(&self, key: &ObjectKey) -> Result<Option<String>, StoreError> {
+        match self.try_open(key) {
+            Ok(_) => Ok(None),
+            // A store that went away lacks everything.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.present() {
+                Ok(()) => Ok(Some(self.describe())),
+                Err(error) => Err(self.error("open", key.as_str(), error)),
+            },
+            Err(error) => Err(self.error("open", key.as_str(), error)),
+        }
     }
 
     fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {

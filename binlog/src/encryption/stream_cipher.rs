@@ -24,10 +24,22 @@ const BLOCK_LEN: usize = 16;
 /// Blocks in the buffers: 4 KiB each, which stay in the fastest cache; a few times what any processor takes at once.
 const BATCH_BLOCKS: usize = 256;
 
+/// Bytes of the stack that making or using a cipher may have used: with AVX-512, `aes` copies the key's schedule there, which
+/// begins with the key.
+const STACK_BYTES: usize = 64 << 10;
+
+/// Overwrites what a function left on the stack that was called just before.
+#[inline(never)]
+fn overwrite_stack() {
+    let mut area = [0u8; STACK_BYTES];
+    std::hint::black_box(&mut area);
+}
+
 /// The cipher of one encrypted binlog: AES-256 in counter mode, so that encrypting and decrypting are the same, any
 /// offset can be reached at once, and a wrong password goes unnoticed here.
 pub struct StreamCipher {
-    cipher: Aes256,
+    /// In a box, so that moving this leaves no key behind.
+    cipher: Box<Aes256>,
     /// The first half of every counter block, as a little-endian number; the other half counts blocks, big-endian.
     nonce: u64,
 }
@@ -37,6 +49,13 @@ impl StreamCipher {
     /// (8 bytes); the low half counts blocks from 0 (`Aes_ctr_cipher::open` and `init_cipher`).
     #[must_use]
     pub fn new(password: &FilePassword) -> Self {
+        let cipher = Self::derive(password);
+        overwrite_stack();
+        cipher
+    }
+
+    #[inline(never)]
+    fn derive(password: &FilePassword) -> Self {
         let mut digest = Zeroizing::new([[0u8; 32]; 2]);
         let mut hash = Sha512::digest(password.expose());
         for (slot, byte) in digest.as_flattened_mut().iter_mut().zip(&hash) {
@@ -45,11 +64,17 @@ impl StreamCipher {
         zeroize::Zeroize::zeroize(hash.as_mut_slice());
         let [key, rest] = &*digest;
         let nonce = rest.first_chunk().copied().unwrap_or_default();
-        Self { cipher: Aes256::new(key.into()), nonce: u64::from_le_bytes(nonce) }
+        Self { cipher: Box::new(Aes256::new(key.into())), nonce: u64::from_le_bytes(nonce) }
     }
 
     /// Encrypts or decrypts `bytes`, which are those of the stream from `offset` on.
     pub fn apply(&self, offset: u64, bytes: &mut [u8]) {
+        self.apply_from(offset, bytes);
+        overwrite_stack();
+    }
+
+    #[inline(never)]
+    fn apply_from(&self, offset: u64, bytes: &mut [u8]) {
         // 2^64 bytes are 2^60 blocks: the count never reaches the nonce.
         let keystream = Keystream { nonce: self.nonce, block: offset / 16, bytes };
         let within = usize::from(offset.to_le_bytes()[0] % 16);

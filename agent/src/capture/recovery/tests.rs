@@ -136,6 +136,11 @@ fn what_does_not_follow_the_archive_is_put_aside() {
         left_behind_of(folder.path(), BINLOG, &lineage);
         assert_eq!(found_behind(folder.path(), &mut tip), (0, 1), "case {index}");
     }
+    // One that was fetched again behind it is no worse for it.
+    let folder = tempfile::tempdir().unwrap();
+    left_behind_of(folder.path(), BINLOG, &behind(&earlier(OTHER, "binlog.000041", 500)));
+    left_behind(folder.path(), BINLOG);
+    assert_eq!(found(folder.path()), (all, 1));
     // What was begun behind the same is taken, and what the archive has a part of.
     let (same, folder) = (with_gtid(&format!("{OTHER}:1-7")), tempfile::tempdir().unwrap());
     left_behind_of(folder.path(), BINLOG, &of(&same));

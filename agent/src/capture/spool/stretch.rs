@@ -165,7 +165,9 @@ impl Stretch {
         if end == 0 {
             return Ok(());
         }
-        OpenOptions::new().write(true).open(&self.path)?.set_len(self.file_len(end))
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        file.set_len(self.file_len(end))?;
+        file.sync_data()
     }
 
     fn change(&self, change: impl FnOnce(&mut Fate)) {

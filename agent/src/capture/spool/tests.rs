@@ -74,6 +74,7 @@ fn what_is_published_whole_is_removed_and_nothing_else() {
     spool.append(b"abc").unwrap();
     let stretch = spool.hand_over(103, mark()).unwrap();
     spool.append(b"def").unwrap();
+    spool.sync().unwrap();
     assert_eq!(stretches(folder.path()), 2);
     stretch.published(103);
     drop(stretch);
@@ -129,11 +130,11 @@ fn a_failed_write_keeps_what_was_on_the_disk_before_and_cuts_the_rest_off() {
     let stretch = spool.current().unwrap();
     spool.append(b"not durable").unwrap();
     stretch.hand_over(11);
-    spool.abandon(&[Arc::clone(&stretch)]).unwrap();
+    spool.abandon().unwrap();
     assert_eq!(fs::read(stretch.path()).unwrap(), b"\xfebindurable");
     spool.begin(name(11), description()).unwrap();
     spool.append(b"never on the disk").unwrap();
-    spool.abandon(&[]).unwrap();
+    spool.abandon().unwrap();
     assert_eq!(stretches(folder.path()), 1);
 }
 
@@ -150,7 +151,7 @@ fn a_failed_write_behind_what_is_to_be_published_costs_nothing_of_it() {
         spool.append(b" to the end").unwrap();
         // Where it ended in the write that failed, another one was begun.
         let written = is_ended.then(|| spool.hand_over(132, mark()).unwrap());
-        spool.abandon(written.as_slice()).unwrap();
+        spool.abandon().unwrap();
         assert!(fs::read(stretch.path()).unwrap().ends_with(b"handed over"), "{is_ended}");
         // The agent ends before it is published.
         drop((written, stretch, spool));

@@ -220,7 +220,8 @@ fn an_agent_that_died_before_its_first_segment_waits_for_the_source_that_died_wi
     let highwater = Installation::new(&source)?;
     // No segment by itself: everything is in the spool.
     highwater.change_config("segment_age_seconds = 1\n", "segment_age_seconds = 3600\n")?;
-    let mut agent = highwater.agent()?;
+    // Nor does the first dump ask for one.
+    let mut agent = highwater.agent_with(&[("FAILPOINTS", "dump.lock.before=sleep(60000)")])?;
     let in_the_spool = |agent: &mut Background, gtids: &str| {
         highwater.wait_until("spool with everything", Duration::from_secs(60), agent, |highwater| {
             Ok(AgentReport::read(&highwater.state())?.is_some_and(|report| report.spooled_gtids == gtids))

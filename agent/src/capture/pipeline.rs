@@ -202,7 +202,8 @@ impl<'a> Pipeline<'a> {
         let first = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Action::Stop),
-            () = self.cut_wanted.notified(), if has_uncut => return Ok(Action::Cut),
+            // Asked again if it is too early: a wish that stays would cut what comes much later.
+            () = self.cut_wanted.notified() => return Ok(if has_uncut { Action::Cut } else { Action::Tick }),
             published = self.plant.publisher.advance(), if busy => return Ok(Action::Published(published?.map(Box::new))),
             () = sleep(due.unwrap_or(TICK).min(TICK)) => return Ok(Action::Tick),
             first = incoming.recv(), if room => first,

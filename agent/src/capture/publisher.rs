@@ -201,7 +201,7 @@ impl Publisher {
         self.flights.front().filter(is_asked).is_some_and(|flight| flight.asked.elapsed() > limit(flight))
     }
 
-    /// Why it did.
+    /// Why it is.
     #[must_use]
     pub(super) fn trouble(&self) -> Option<String> {
         match self.retry_at {
@@ -283,7 +283,8 @@ impl Publisher {
         if self.retry_at.is_none_or(|at| at <= Instant::now()) {
             let pause = self.backoff.next();
             let trouble = chain(&error);
-            tracing::warn!(error = %trouble, pause_seconds = pause.as_secs_f32(), "segment not published, trying again");
+            let hint = error.hint().unwrap_or_default();
+            tracing::warn!(error = %trouble, hint, pause_seconds = pause.as_secs_f32(), "segment not published, trying again");
             self.trouble = Some(trouble);
             self.retry_at = Some(Instant::now() + pause);
         }

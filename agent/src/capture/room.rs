@@ -24,8 +24,8 @@ pub(super) struct Room {
     folder: PathBuf,
     /// Bytes that the spool may have.
     bytes_max: u64,
-    /// Free bytes that the spool leaves to the sealing of one object, if that takes any of them: without them a full spool
-    /// could never be published.
+    /// Free bytes that the spool leaves to others: to what is written between two looks, and to the sealing of one object if
+    /// that takes any of them, without which a full spool could never be published.
     kept_free: u64,
 }
 

@@ -24,6 +24,7 @@ mod statement;
 mod time;
 mod tokens;
 mod transaction;
+mod walk;
 
 pub use control::{FormatDescription, RotateEvent, previous_gtids};
 pub use encryption::{
@@ -47,3 +48,4 @@ pub use scheduler::{SchedulerEventName, SchedulerEventStatus, SchedulerStatement
 pub use segment::{SegmentFacts, SegmentPolicy, Segmenter};
 pub use time::Micros;
 pub use transaction::{OpenTransaction, Progress, Transaction, TransactionTracker};
+pub use walk::EventWalk;

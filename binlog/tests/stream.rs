@@ -5,7 +5,7 @@ mod build;
 
 use build::{Build, description, gtid, query};
 use highwater_binlog::{
-    ChecksumAlgorithm, EventError, EventType, FrameError, Framer, MAGIC, Progress, RawEvent, SegmentError,
+    ChecksumAlgorithm, EventError, EventType, EventWalk, FrameError, Framer, MAGIC, Progress, RawEvent, SegmentError,
     SegmentPolicy, Segmenter, TransactionTracker,
 };
 use proptest::collection::vec;
@@ -70,6 +70,72 @@ proptest! {
         prop_assert_eq!(result, Ok(()));
         prop_assert_eq!(&found[..], &all[from..]);
     }
+}
+
+/// Whether a walk from an offset on finds whole events only.
+fn walk<'a>(
+    algorithm: ChecksumAlgorithm,
+    start: u64,
+    chunks: impl Iterator<Item = &'a [u8]>,
+) -> Result<bool, FrameError> {
+    let mut walk = EventWalk::new(algorithm, start);
+    for chunk in chunks {
+        if let Err(error) = walk.accept(chunk) {
+            assert_eq!(walk.accept(&[]), Err(error.clone()), "it stays failed");
+            return Err(error);
+        }
+    }
+    Ok(walk.is_between_events())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_walk_finds_what_a_framer_finds(
+        name in prop::sample::select(&["endings", "without_checksum", "tagged", "rows"]), size in 1..3000usize,
+        at in any::<prop::sample::Index>(), end in any::<prop::sample::Index>(), flip in 0..255u8,
+    ) {
+        let mut bytes = data(name);
+        let algorithm = if name == "without_checksum" { ChecksumAlgorithm::None } else { ChecksumAlgorithm::Crc32 };
+        prop_assert_eq!(walk(algorithm, 0, bytes.chunks(size)), Ok(true));
+        // From any event to any place.
+        let all = frame_whole(&bytes).0;
+        let (start, _) = all[at.index(all.len())];
+        let from = usize::try_from(start).unwrap();
+        let to = from + end.index(bytes.len() - from);
+        let is_end = |offset: u64| offset == u64::try_from(to).unwrap();
+        let is_boundary = is_end(start) || all.iter().any(|(offset, len)| is_end(offset + len));
+        prop_assert_eq!(walk(algorithm, start, bytes[from..to].chunks(size)), Ok(is_boundary));
+        // The bit that the server changes in place is no damage.
+        let damaged = from + end.index(bytes.len() - from);
+        if algorithm == ChecksumAlgorithm::Crc32 && !(damaged == 21 && flip == 1) {
+            bytes[damaged] ^= flip;
+            let found = walk(algorithm, start, bytes[from..].chunks(size));
+            prop_assert_eq!(found != Ok(true), flip != 0, "byte {} of {}: {:?}", damaged, name, found);
+        }
+    }
+}
+
+#[test]
+fn the_flag_of_a_binlog_in_use_is_no_damage() {
+    let mut bytes = data("endings");
+    bytes[21] ^= 1;
+    assert_eq!(walk(ChecksumAlgorithm::Crc32, 0, bytes.chunks(7)), Ok(true));
+}
+
+#[test]
+fn events_without_a_body_and_lengths_that_none_can_have() {
+    let header = |len: u32| [&[0; 9][..], &len.to_le_bytes(), &[0; 6]].concat();
+    assert_eq!(walk(ChecksumAlgorithm::None, 4, [&header(19)[..], &header(19)].into_iter()), Ok(true));
+    for (algorithm, len) in
+        [(ChecksumAlgorithm::None, 18), (ChecksumAlgorithm::Crc32, 22), (ChecksumAlgorithm::None, u32::MAX)]
+    {
+        let error = FrameError::Event { offset: 4, source: EventError::ImpossibleLength { declared: len.into() } };
+        assert_eq!(walk(algorithm, 4, std::iter::once(&header(len)[..])), Err(error));
+    }
+    let error = FrameError::NotABinlog { found: *b"#!/b" };
+    assert_eq!(walk(ChecksumAlgorithm::None, 0, std::iter::once(&b"#!/bin/sh"[..])), Err(error));
 }
 
 #[test]

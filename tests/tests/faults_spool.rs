@@ -167,6 +167,30 @@ fn damage_in_the_spool_is_told_and_what_was_behind_it_is_fetched_again() -> Resu
 }
 
 #[test]
+fn what_changed_in_the_spool_since_it_came_is_not_published_and_is_fetched_again() -> Result<()> {
+    let mut site = site("")?;
+    site.source.sql("INSERT INTO d.t VALUES (1, 'one'); INSERT INTO d.t VALUES (2, REPEAT('t', 5000))")?;
+    let spooled = site.source.gtid_executed()?;
+    wait_until_spooled(&mut site, &spooled)?;
+    let file = stretches(&site)?.pop().context("nothing is in the spool")?;
+    damage(&file)?;
+    // A segment ends with its binlog.
+    site.source.sql("FLUSH BINARY LOGS")?;
+    let status = site.agent.wait(LIMIT)?;
+    let said = site.agent.stderr();
+    let is_told = said.contains(&format!("{} has changed on the disk", file.display())) && said.contains("CRC32");
+    ensure!(status.code() == Some(4) && is_told, "{status}: {said}");
+    ensure!(site.highwater.archived_gtids()?.to_string() != spooled, "it was published");
+    ensure!(file.exists(), "it was removed");
+    site.restart_agent(&[])?;
+    site.source.sql("INSERT INTO d.t VALUES (3, 'three')")?;
+    let executed = site.source.gtid_executed()?;
+    wait_until_spooled(&mut site, &executed)?;
+    site.agent.terminate(LIMIT)?;
+    Archived::read(&site.highwater)?.require_equal(&site.source)
+}
+
+#[test]
 fn a_spool_that_cannot_be_read_is_kept_as_it_is() -> Result<()> {
     let mut site = site("")?;
     let executed = die_with_a_full_spool(&mut site)?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use highwater_binlog::FrameError;
 use highwater_catalog::{AgentOwner, CatalogError, CatalogProblem};
 
 use super::continuity::Discontinuity;
@@ -59,6 +60,15 @@ pub enum CaptureError {
         /// What the system says.
         #[source]
         source: io::Error,
+    },
+    /// A file of the spool is not what was written into it.
+    #[error("{file} has changed on the disk")]
+    SpoolDamaged {
+        /// The file.
+        file: PathBuf,
+        /// The first event that has.
+        #[source]
+        source: FrameError,
     },
     /// A file of the spool is encrypted with a key that is not here.
     #[error("{file} is encrypted, and {}", .keyring.as_ref().map_or_else(
@@ -129,6 +139,7 @@ impl CaptureError {
             | Self::BrokenTimeline(_)
             | Self::NoTimeline
             | Self::StateDir { .. }
+            | Self::SpoolDamaged { .. }
             | Self::SpoolLocked { .. }
             | Self::Locked { .. }
             | Self::TakenOver { .. }
@@ -162,7 +173,7 @@ impl CaptureError {
         match self {
             Self::Archive(error) => error.exit(),
             Self::Files(error) => error.exit(),
-            Self::BrokenTimeline(_) => Exit::Damaged,
+            Self::BrokenTimeline(_) | Self::SpoolDamaged { .. } => Exit::Damaged,
             Self::SpoolLocked { .. } => Exit::Key,
             Self::Discontinuity(
                 Discontinuity::Gap { .. }
@@ -207,6 +218,11 @@ impl CaptureError {
                 Some("an object is missing from the store: bring it back from another copy; `highwater verify` lists all damage. Where only the newest are lost for good, `highwater catalog rebuild` has the agent go on without them".to_owned())
             }
             Self::StateDir { .. } | Self::Spool { .. } => Some("check space and permissions of state_dir".to_owned()),
+            Self::SpoolDamaged { .. } => Some(
+                "start the agent again: it publishes what comes before the damage, keeps the file, and asks the source for \
+                 the rest. Check the disk of state_dir"
+                    .to_owned(),
+            ),
             Self::SpoolLocked { .. } => Some(
                 "bring back the keyring that it was written with: it may be on a file system that is not mounted. If that is \
                  lost, move the file away, and the source is asked again for what it still has"

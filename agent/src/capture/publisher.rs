@@ -342,10 +342,10 @@ impl Publisher {
         let compression = if is_hurried { Compression::Fast } else { Compression::Regular };
         self.running.spawn_blocking(move || {
             let stored = stretch
-                .read(draft.start, draft.end)
+                .read_events(draft.start, draft.end)
                 .map_err(|source| ArchiveError::Read { object: format!("spool of {}", draft.binlog), source })
                 .and_then(|mut plain| archive.store_segment(&draft, &mut plain, compression));
-            Done::Stored(draft.sequence, stored.map_err(CaptureError::from))
+            Done::Stored(draft.sequence, stored.map_err(|error| not_stored(error, &stretch)))
         });
     }
 
@@ -366,6 +366,17 @@ impl Publisher {
                 }),
             )
         });
+    }
+}
+
+/// Why a segment out of a stretch is not stored.
+fn not_stored(error: ArchiveError, stretch: &Stretch) -> CaptureError {
+    match error {
+        ArchiveError::Read { object, source } => match source.downcast() {
+            Ok(source) => CaptureError::SpoolDamaged { file: stretch.path().to_owned(), source },
+            Err(source) => ArchiveError::Read { object, source }.into(),
+        },
+        error => error.into(),
     }
 }
 

@@ -8,10 +8,13 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use highwater_binlog::{BinlogName, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, ParseError, ServerUuid, StreamCipher};
+use highwater_binlog::{
+    BinlogName, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EventWalk, ParseError, ServerUuid, StreamCipher,
+};
 use highwater_catalog::TimelineId;
 
 use super::cipher::SpoolKey;
+use super::read_description;
 use crate::capture::lineage::LineageMark;
 use crate::failpoint;
 
@@ -132,6 +135,17 @@ impl Stretch {
         Ok(plain_reader(&self.path, from, self.key.as_deref())?.limited(end.saturating_sub(start)))
     }
 
+    /// The same, from the start of an event on, to be published: each event is checked again on its way, since the disk or the
+    /// memory may have changed what was right when it came.
+    ///
+    /// # Errors
+    /// Like those of [`Self::read`]; an event that was changed is `InvalidData` with a
+    /// [`FrameError`](highwater_binlog::FrameError).
+    pub(in crate::capture) fn read_events(&self, start: u64, end: u64) -> io::Result<EventReader> {
+        let (description, _) = read_description(&mut plain_reader(&self.path, 0, self.key.as_deref())?)?;
+        Ok(EventReader { bytes: self.read(start, end)?, walk: EventWalk::new(description.checksum_algorithm, start) })
+    }
+
     /// Counts bytes that its file has more.
     pub(super) fn grow(&self, bytes: u64) {
         self.size.fetch_add(bytes, Ordering::Relaxed);
@@ -225,6 +239,22 @@ pub(in crate::capture) struct StretchReader {
     /// The place of the next plain byte.
     at: u64,
     left: u64,
+}
+
+/// Reads events of a stretch.
+#[derive(Debug)]
+pub(in crate::capture) struct EventReader {
+    bytes: StretchReader,
+    walk: EventWalk,
+}
+
+impl Read for EventReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.bytes.read(buffer)?;
+        let changed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        self.walk.accept(&buffer[..count]).map_err(changed)?;
+        Ok(count)
+    }
 }
 
 impl StretchReader {

@@ -135,6 +135,22 @@ fn a_binlog_taken_out_of_the_index_before_it_was_captured_is_a_gap() -> Result<(
 }
 
 #[test]
+fn a_binlog_taken_out_of_the_index_when_all_of_it_was_captured_cannot_be_compared() -> Result<()> {
+    let (mut site, _) = archived_site()?;
+    site.restart_agent(&[])?;
+    site.source.sql("FLUSH BINARY LOGS; INSERT INTO d.t VALUES (2, 'captured')")?;
+    site.catch_up()?;
+    let state = State::read_blocking(&site.source)?;
+    site.settle()?;
+    let last = last_gtid(&state)?;
+    site.source.hide_newest_binlog("INSERT INTO d.t VALUES (3, 'in the file behind it')")?;
+    require_new_timeline(&mut site, &state, &last)?;
+    let reason = &Archived::read(&site.highwater)?.inventory.timelines[1].reason;
+    ensure!(reason.starts_with("gap: the source no longer has binlog."), "{reason}");
+    Ok(())
+}
+
+#[test]
 fn a_binlog_purged_before_it_was_captured_is_a_gap_with_its_exact_transactions() -> Result<()> {
     let (mut site, state) = archived_site()?;
     let last = last_gtid(&state)?;

@@ -41,7 +41,8 @@ pub enum Discontinuity {
         /// The transactions.
         missing: GtidSet,
     },
-    /// The source has purged the binlog that the archive ends in, and without GTIDs nobody knows what was in it.
+    /// The source no longer has the binlog that the archive ends in: nobody knows whether what it has now is what was in it.
+    /// With GTIDs, none of the transactions that it had is purged.
     #[error("gap: the source no longer has {binlog}, in which the archive ends at {offset}")]
     BinlogGone {
         /// The binlog.
@@ -120,7 +121,7 @@ impl Discontinuity {
     pub fn starting_gtids(&self, captured: &GtidSet, facts: &ServerFacts) -> GtidSet {
         match self {
             // Nothing is captured twice.
-            Self::Gap { .. } => captured.union(&facts.gtid_purged),
+            Self::Gap { .. } | Self::BinlogGone { .. } => captured.union(&facts.gtid_purged),
             Self::NotSent { missing, .. } => captured.union(&facts.gtid_purged).union(missing),
             // A dump of now has what they changed. All that the source executed lies in binlogs that may have more of them.
             Self::Anonymous => captured.union(&facts.gtid_executed),
@@ -130,8 +131,7 @@ impl Discontinuity {
                 starting
             }
             // Where the histories part is not known: all that the source still has belongs to the new one.
-            Self::BinlogGone { .. }
-            | Self::BinlogSkipped { .. }
+            Self::BinlogSkipped { .. }
             | Self::Forked { .. }
             | Self::Differs { .. }
             | Self::OtherServer { .. }
@@ -282,11 +282,11 @@ pub fn warnings(facts: &ServerFacts) -> Vec<String> {
     warnings
 }
 
-/// Decides how capture from this source goes on.
+/// Decides how capture goes on from this source, which has these binlogs.
 ///
 /// # Errors
 /// When it does not continue the archive.
-pub fn decide(tip: &Tip, facts: &ServerFacts) -> Result<Start, Discontinuity> {
+pub fn decide(tip: &Tip, facts: &ServerFacts, files: &[BinlogFile]) -> Result<Start, Discontinuity> {
     if tip.anonymous {
         return Err(Discontinuity::OtherMode { now: facts.gtid_mode });
     }
@@ -308,6 +308,10 @@ pub fn decide(tip: &Tip, facts: &ServerFacts) -> Result<Start, Discontinuity> {
             && piece.gtids_added.intersect(&facts.gtid_purged).is_empty()
     });
     let (have, from) = match again {
+        // One that was restored, or whose index was edited: under the same GTIDs it may have other transactions now.
+        Some(piece) if files.iter().all(|file| file.name != piece.binlog) => {
+            return Err(Discontinuity::BinlogGone { binlog: piece.binlog.clone(), offset: piece.end });
+        }
         Some(piece) => (tip.captured.subtract(&piece.gtids_added), Some(piece.binlog.clone())),
         None => (tip.captured.clone(), None),
     };

@@ -40,7 +40,7 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) facts: ServerFacts,
-    /// Its binlogs, where positions decide.
+    /// Its binlogs, oldest first.
     binlogs: Vec<BinlogFile>,
     /// What a disk says beyond that.
     files: Option<FilesHistory>,
@@ -116,7 +116,7 @@ impl Answer {
     /// When it does not continue the archive, or is too damaged to tell.
     pub(super) fn decide(&self, tip: &Tip) -> Result<Start, CaptureError> {
         let decided = match (self.facts.gtid_mode, self.binlogs.first()) {
-            (GtidMode::On, _) | (_, None) => decide(tip, &self.facts),
+            (GtidMode::On, _) | (_, None) => decide(tip, &self.facts, &self.binlogs),
             (_, Some(first)) => decide_by_position(tip, &self.facts, first, &self.binlogs),
         };
         let mut start = decided.map_err(|why| match self.files.as_ref().and_then(FilesHistory::damage) {
@@ -151,15 +151,12 @@ impl Answer {
     }
 }
 
-/// What a server says about itself, if it is fit, and which binlogs it has, if positions decide.
+/// What a server says about itself, if it is fit, and which binlogs it has.
 async fn ask_server(login: &ServerLogin, allow_positions: bool) -> Result<Answer, CaptureError> {
     let mut session = Session::connect(login).await?;
     let facts = session.facts().clone();
     check_settings(&facts, allow_positions)?;
-    let binlogs = match facts.gtid_mode {
-        GtidMode::On => Vec::new(),
-        GtidMode::Off | GtidMode::OffPermissive | GtidMode::OnPermissive => session.binlog_files().await?,
-    };
+    let binlogs = session.binlog_files().await?;
     session.close().await;
     for warning in warnings(&facts) {
         tracing::warn!(source = %login.address, "{warning}");

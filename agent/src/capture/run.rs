@@ -273,11 +273,11 @@ impl Capture {
         course.lagging_since.is_some_and(|since| since.elapsed() < self.replica_lag_max)
     }
 
-    /// Whether a disk may look otherwise the next time: a server that resets its binlogs, or somebody who puts files back,
-    /// does so file by file.
+    /// Whether the source may look otherwise the next time: a server that resets its binlogs, or somebody who puts files back,
+    /// does so file by file, and one may be purged between two answers.
     fn may_be_changing(&self, why: &Discontinuity, course: &mut Course) -> bool {
         let is_disk = matches!(self.places.get(course.host), Some(Place::Files(_)));
-        is_disk && !course.is_seen_again(why)
+        (is_disk || matches!(why, Discontinuity::BinlogGone { .. })) && !course.is_seen_again(why)
     }
 
     /// One connection from its decision to its end.

@@ -22,7 +22,8 @@ Examples:
   highwater status --store /mnt/backup/orders  from any machine, without configuration
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 key missing or wrong, 4 damaged data,
-5 the wanted point is not reachable, 6 the target is not fit, 7 interrupted.";
+5 the wanted point is not reachable, 6 the target is not fit, 7 interrupted,
+8 another agent writes the archive now.";
 
 /// Point-in-time backup for MySQL: restore to any transaction.
 #[derive(Debug, Parser)]

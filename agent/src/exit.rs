@@ -37,6 +37,8 @@ pub enum Exit {
     Target,
     /// A signal ended it.
     Interrupted,
+    /// Another agent writes the archive now: starting this one again would only take it back.
+    TakenOver,
     /// What a monitoring plug-in answers with, in its own numbers: `status --nagios` only.
     Nagios(u8),
 }
@@ -54,6 +56,7 @@ impl Exit {
             Self::Unreachable => 5,
             Self::Target => 6,
             Self::Interrupted => 7,
+            Self::TakenOver => 8,
             Self::Nagios(code) => code,
         }
     }
@@ -239,7 +242,8 @@ mod tests {
             Exit::Unreachable,
             Exit::Target,
             Exit::Interrupted,
+            Exit::TakenOver,
         ];
-        assert_eq!(all.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(all.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 }

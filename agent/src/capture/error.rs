@@ -175,6 +175,7 @@ impl CaptureError {
             Self::Files(error) => error.exit(),
             Self::BrokenTimeline(_) | Self::SpoolDamaged { .. } => Exit::Damaged,
             Self::SpoolLocked { .. } => Exit::Key,
+            Self::TakenOver { .. } => Exit::TakenOver,
             Self::Discontinuity(
                 Discontinuity::Gap { .. }
                 | Discontinuity::BinlogGone { .. }
@@ -191,7 +192,6 @@ impl CaptureError {
             | Self::StateDir { .. }
             | Self::Spool { .. }
             | Self::Locked { .. }
-            | Self::TakenOver { .. }
             | Self::Task(_) => Exit::Failed,
         }
     }

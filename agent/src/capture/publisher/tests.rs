@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::{Condvar, Mutex};
 
-use highwater_binlog::{EventHeader, FIRST_EVENT_OFFSET, GtidSet, MAGIC, SegmentFacts};
+use highwater_binlog::{EventHeader, GtidSet, MAGIC, SegmentFacts};
 use highwater_catalog::{Inventory, TimelineId};
 
 use super::*;
@@ -97,6 +97,8 @@ struct Bed {
     _spool: Spool,
     archive: Archive,
     publisher: Publisher,
+    /// Where the second segment begins.
+    second: u64,
 }
 
 /// A publisher with three segments to publish.
@@ -121,7 +123,8 @@ fn bed(store: &Arc<Store>) -> Bed {
     publisher.flights_max = 2;
 
     let binlog: &[u8] = include_bytes!("../../../../binlog/tests/data/rows.binlog");
-    let description_len = EventHeader::read(&binlog[MAGIC.len()..]).unwrap().event_len as usize;
+    let next = |offset: &usize| Some(offset + EventHeader::read(&binlog[*offset..]).unwrap().event_len as usize);
+    let places: Vec<usize> = std::iter::successors(Some(MAGIC.len()), next).take(7).collect();
     let (mut spool, _) = Spool::open(&folder.path().join("spool"), None).unwrap();
     let name = StretchName {
         number: 0,
@@ -131,24 +134,26 @@ fn bed(store: &Arc<Store>) -> Bed {
         start: 0,
         follows: publisher.lineage().mark(),
     };
-    spool.begin(name, &binlog[MAGIC.len()..MAGIC.len() + description_len]).unwrap();
-    spool.append(&[7; 300]).unwrap();
+    spool.begin(name, &binlog[places[0]..places[1]]).unwrap();
+    spool.append(&binlog[places[0]..places[6]]).unwrap();
     spool.sync().unwrap();
     let stretch = spool.current().unwrap();
-    for (number, (start, end)) in [(0, FIRST_EVENT_OFFSET + 100), (104, 204), (204, 304)].into_iter().enumerate() {
+    let ends = [0, places[2] as u64, places[4] as u64, places[6] as u64];
+    for (number, range) in ends.windows(2).enumerate() {
+        let (start, end) = (range[0], range[1]);
         let facts = SegmentFacts {
             start,
             end,
             gtids_added: format!("{SERVER}:{}", number + 1).parse().unwrap(),
             first_commit_micros: Some(1_700_000_000_000_000),
             last_commit_micros: Some(1_700_000_000_000_000),
-            events: 3,
+            events: 2,
             transactions: 1,
         };
         let cut = Cut { server: SERVER.parse().unwrap(), binlog: "binlog.000001".parse().unwrap(), facts };
         publisher.push(Job { cut, stretch: Arc::clone(&stretch) });
     }
-    Bed { _folder: folder, _spool: spool, archive, publisher }
+    Bed { _folder: folder, _spool: spool, archive, publisher, second: ends[1] }
 }
 
 /// Publishes everything; numbers of the segments, and how many attempts failed.
@@ -170,7 +175,7 @@ async fn segments_are_stored_side_by_side_and_published_in_order() {
     let (numbers, failures) = publish_all(&mut bed.publisher).await;
     assert_eq!((numbers, failures), (vec![0, 1, 2], 0));
     let stored = store.stored.lock().unwrap().clone();
-    assert!(stored[0].contains("/000000000104-"), "the second object came first: {stored:?}");
+    assert!(stored[0].contains(&format!("/{:012}-", bed.second)), "the second object came first: {stored:?}");
     let manifests: Vec<_> = stored.iter().filter(|key| key.ends_with(".json")).collect();
     assert!(manifests.is_sorted(), "{manifests:?}");
     let Inventory { segments, .. } = bed.archive.inventory().unwrap();

@@ -45,6 +45,15 @@ pub fn agent_reasons(report: &AgentReport, now_us: u64) -> Vec<(Level, String)> 
             format!("the agent has said nothing for {silent} s: it is dead, or its disk is full"),
         ));
     }
+    let ahead = report.updated_us.saturating_sub(now_us) / 1_000_000;
+    if !ended && ahead >= SILENT_SECONDS {
+        reasons.push((
+            Level::Critical,
+            format!(
+                "the agent's last word is {ahead} s in the future: since the clock was set back it has said nothing"
+            ),
+        ));
+    }
     if report.ack != AckPolicy::Off && !ended && report.synchronous != Some(true) {
         let state = report.semi_sync.as_deref().unwrap_or("unknown");
         reasons.push((Level::Warning, format!("commits do not wait for the agent, semi-sync is {state}")));
@@ -94,6 +103,9 @@ mod tests {
             level(&report(|report| report.updated_us = NOW - 120_000_000), "nothing for 120 s"),
             Level::Critical
         );
+        let clock_set_back = |report: &mut AgentReport| report.updated_us = NOW + 120_000_000;
+        assert_eq!(level(&report(clock_set_back), "120 s in the future"), Level::Critical);
+        assert_eq!(report(|report| report.updated_us = NOW + 119_000_000), []);
         let away = |seconds: u64| {
             report(|report| {
                 report.state = AgentState::Connecting;

@@ -7,8 +7,8 @@
 mod offline;
 
 use highwater_binlog::{
-    ChecksumAlgorithm, EVENT_HEADER_LEN, EventType, Framer, GtidSet, RawEvent, SegmentPolicy, ServerUuid,
-    previous_gtids,
+    ChecksumAlgorithm, EVENT_HEADER_LEN, EventType, EventWalk, FIRST_EVENT_OFFSET, FormatDescription, Framer, GtidSet,
+    RawEvent, SegmentPolicy, ServerUuid, previous_gtids,
 };
 use highwater_catalog::{Micros, Timeline, TimelineId};
 
@@ -43,6 +43,9 @@ pub fn run(name: &str, bytes: &[u8]) {
     }
 }
 
+/// Where the type stands in an event's header.
+const TYPE_AT: usize = 4;
+
 /// Where the length stands in an event's header.
 const LENGTH_AT: usize = 9;
 
@@ -69,7 +72,30 @@ fn framer(bytes: &[u8]) {
         }
         (ends, String::new())
     };
-    assert_eq!(read(bytes.len().max(1)), read(7));
+    let found = read(bytes.len().max(1));
+    assert_eq!(found, read(7));
+    walk(bytes, &found.0);
+}
+
+/// Events that a framer found in a binlog, each by its offset and length, are right to a walk too.
+fn walk(bytes: &[u8], events: &[(u64, usize)]) {
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+    let is_description = |offset: u64| bytes.get(at(offset) + TYPE_AT) == Some(&EventType::FORMAT_DESCRIPTION.0);
+    let descriptions = events.iter().filter(|(offset, _)| is_description(*offset)).count();
+    // How events end changes with each.
+    let (Some(&(FIRST_EVENT_OFFSET, len)), Some(&(last, last_len)), 1) = (events.first(), events.last(), descriptions)
+    else {
+        return;
+    };
+    let first = &bytes[at(FIRST_EVENT_OFFSET)..][..len];
+    let description =
+        RawEvent::verify(first, ChecksumAlgorithm::None).and_then(|event| FormatDescription::read(&event));
+    let algorithm = description.map_or(ChecksumAlgorithm::None, |description| description.checksum_algorithm);
+    let mut walk = EventWalk::new(algorithm, 0);
+    for piece in bytes[..at(last) + last_len].chunks(7) {
+        assert_eq!(walk.accept(piece), Ok(()));
+    }
+    assert!(walk.is_between_events());
 }
 
 /// A set as in COM_BINLOG_DUMP_GTID and PREVIOUS_GTIDS, classic or with tags.

@@ -90,12 +90,15 @@ fn walk(bytes: &[u8], events: &[(u64, usize)]) {
     let first = &bytes[at(FIRST_EVENT_OFFSET)..][..len];
     let description =
         RawEvent::verify(first, ChecksumAlgorithm::None).and_then(|event| FormatDescription::read(&event));
-    let algorithm = description.map_or(ChecksumAlgorithm::None, |description| description.checksum_algorithm);
-    let mut walk = EventWalk::new(algorithm, 0);
+    // Without checksums a walk looks at places, which are those of another file where only parts are there.
+    if !description.is_ok_and(|description| description.checksum_algorithm == ChecksumAlgorithm::Crc32) {
+        return;
+    }
+    let mut walk = EventWalk::new(ChecksumAlgorithm::Crc32, 0);
     for piece in bytes[..at(last) + last_len].chunks(7) {
         assert_eq!(walk.accept(piece), Ok(()));
     }
-    assert!(walk.is_between_events());
+    assert_eq!(walk.finish(), Ok(()));
 }
 
 /// A set as in COM_BINLOG_DUMP_GTID and PREVIOUS_GTIDS, classic or with tags.

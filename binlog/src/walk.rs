@@ -50,10 +50,21 @@ impl EventWalk {
         self.walk(bytes).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
-    /// Whether the bytes so far end with an event.
-    #[must_use]
-    pub const fn is_between_events(&self) -> bool {
-        self.inside.is_none() && self.part.is_empty()
+    /// Says that no bytes follow.
+    ///
+    /// # Errors
+    /// [`FrameError::Torn`] when the bytes end inside of an event or of the magic; the error of `accept` if there was one.
+    pub fn finish(&mut self) -> Result<(), FrameError> {
+        self.accept(&[])?;
+        let before_part = match &self.inside {
+            Some(Inside { header, content_left, .. }) => {
+                u64::from(header.event_len).saturating_sub(byte_count(*content_left + self.checksum_len()))
+            }
+            None if self.part.is_empty() && self.offset > 0 => return Ok(()),
+            None => 0,
+        };
+        let bytes = before_part.saturating_add(byte_count(self.part.len()));
+        Err(FrameError::Torn { offset: self.offset, bytes })
     }
 
     fn walk(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
@@ -105,11 +116,13 @@ impl EventWalk {
     fn begin(&mut self, mut bytes: [u8; EVENT_HEADER_LEN]) -> Result<(), FrameError> {
         let wrong = |declared| self.wrong(EventError::ImpossibleLength { declared });
         let Some(header) = EventHeader::read(&bytes) else { return Err(wrong(0)) };
-        let checksum_len = match self.algorithm {
-            ChecksumAlgorithm::Crc32 => CHECKSUM_LEN,
-            ChecksumAlgorithm::None => 0,
-        };
-        let content_left = header.checked_len().ok().and_then(|len| len.checked_sub(EVENT_HEADER_LEN + checksum_len));
+        // Without checksums its place is all that tells.
+        let is_moved = header.ahead_of(self.offset).is_some_and(|ahead| ahead > 0);
+        if is_moved && self.algorithm == ChecksumAlgorithm::None && header.event_type != EventType::FORMAT_DESCRIPTION {
+            return Err(self.wrong(header.wrong_position(self.offset)));
+        }
+        let front_len = EVENT_HEADER_LEN + self.checksum_len();
+        let content_left = header.checked_len().ok().and_then(|len| len.checked_sub(front_len));
         let Some(content_left) = content_left else { return Err(wrong(u64::from(header.event_len))) };
         if header.event_type == EventType::FORMAT_DESCRIPTION
             && let Some(flags) = bytes.get_mut(FLAGS_AT)
@@ -149,7 +162,18 @@ impl EventWalk {
         Ok(true)
     }
 
+    const fn checksum_len(&self) -> usize {
+        match self.algorithm {
+            ChecksumAlgorithm::Crc32 => CHECKSUM_LEN,
+            ChecksumAlgorithm::None => 0,
+        }
+    }
+
     fn wrong(&self, source: EventError) -> FrameError {
         FrameError::Event { offset: self.offset, source }
     }
+}
+
+fn byte_count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }

@@ -72,20 +72,20 @@ proptest! {
     }
 }
 
-/// Whether a walk from an offset on finds whole events only.
+/// How a walk from an offset on ends.
 fn walk<'a>(
     algorithm: ChecksumAlgorithm,
     start: u64,
     chunks: impl Iterator<Item = &'a [u8]>,
-) -> Result<bool, FrameError> {
+) -> Result<(), FrameError> {
     let mut walk = EventWalk::new(algorithm, start);
     for chunk in chunks {
         if let Err(error) = walk.accept(chunk) {
-            assert_eq!(walk.accept(&[]), Err(error.clone()), "it stays failed");
+            assert_eq!((walk.accept(&[]), walk.finish()), (Err(error.clone()), Err(error.clone())), "it stays failed");
             return Err(error);
         }
     }
-    Ok(walk.is_between_events())
+    walk.finish()
 }
 
 proptest! {
@@ -98,7 +98,7 @@ proptest! {
     ) {
         let mut bytes = data(name);
         let algorithm = if name == "without_checksum" { ChecksumAlgorithm::None } else { ChecksumAlgorithm::Crc32 };
-        prop_assert_eq!(walk(algorithm, 0, bytes.chunks(size)), Ok(true));
+        prop_assert_eq!(walk(algorithm, 0, bytes.chunks(size)), Ok(()));
         // From any event to any place.
         let all = frame_whole(&bytes).0;
         let (start, _) = all[at.index(all.len())];
@@ -106,13 +106,46 @@ proptest! {
         let to = from + end.index(bytes.len() - from);
         let is_end = |offset: u64| offset == u64::try_from(to).unwrap();
         let is_boundary = is_end(start) || all.iter().any(|(offset, len)| is_end(offset + len));
-        prop_assert_eq!(walk(algorithm, start, bytes[from..to].chunks(size)), Ok(is_boundary));
+        let cut = walk(algorithm, start, bytes[from..to].chunks(size));
+        match cut {
+            Ok(()) => prop_assert!(is_boundary),
+            Err(FrameError::Torn { offset, bytes }) => prop_assert!(!is_boundary && is_end(offset + bytes)),
+            Err(error) => prop_assert!(false, "{error:?}"),
+        }
         // The bit that the server changes in place is no damage.
         let damaged = from + end.index(bytes.len() - from);
         if algorithm == ChecksumAlgorithm::Crc32 && !(damaged == 21 && flip == 1) {
             bytes[damaged] ^= flip;
             let found = walk(algorithm, start, bytes[from..].chunks(size));
-            prop_assert_eq!(found != Ok(true), flip != 0, "byte {} of {}: {:?}", damaged, name, found);
+            prop_assert_eq!(found.is_err(), flip != 0, "byte {} of {}: {:?}", damaged, name, found);
+        }
+    }
+}
+
+#[test]
+fn every_changed_bit_is_found_by_a_walk_and_of_lengths_without_checksums_too() {
+    let of_lengths = |name: &str| -> Vec<usize> {
+        let events = frame_whole(&data(name)).0;
+        let lengths = events.iter().map(|(offset, _)| usize::try_from(*offset).unwrap() + 9);
+        lengths.flat_map(|at| at..at + 4).collect()
+    };
+    let all = (0..data("endings").len()).collect();
+    for (name, algorithm, places) in [
+        ("endings", ChecksumAlgorithm::Crc32, all),
+        ("without_checksum", ChecksumAlgorithm::None, of_lengths("without_checksum")),
+    ] {
+        let mut bytes = data(name);
+        for at in places {
+            for bit in 0..8 {
+                bytes[at] ^= 1 << bit;
+                let is_flag_in_use = (at, bit) == (21, 0);
+                assert_eq!(
+                    walk(algorithm, 0, bytes.chunks(4096)).is_ok(),
+                    is_flag_in_use,
+                    "bit {bit} of byte {at} of {name}"
+                );
+                bytes[at] ^= 1 << bit;
+            }
         }
     }
 }
@@ -121,13 +154,13 @@ proptest! {
 fn the_flag_of_a_binlog_in_use_is_no_damage() {
     let mut bytes = data("endings");
     bytes[21] ^= 1;
-    assert_eq!(walk(ChecksumAlgorithm::Crc32, 0, bytes.chunks(7)), Ok(true));
+    assert_eq!(walk(ChecksumAlgorithm::Crc32, 0, bytes.chunks(7)), Ok(()));
 }
 
 #[test]
 fn events_without_a_body_and_lengths_that_none_can_have() {
     let header = |len: u32| [&[0; 9][..], &len.to_le_bytes(), &[0; 6]].concat();
-    assert_eq!(walk(ChecksumAlgorithm::None, 4, [&header(19)[..], &header(19)].into_iter()), Ok(true));
+    assert_eq!(walk(ChecksumAlgorithm::None, 4, [&header(19)[..], &header(19)].into_iter()), Ok(()));
     for (algorithm, len) in
         [(ChecksumAlgorithm::None, 18), (ChecksumAlgorithm::Crc32, 22), (ChecksumAlgorithm::None, u32::MAX)]
     {

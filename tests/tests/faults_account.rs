@@ -139,6 +139,22 @@ fn a_host_that_has_the_binlog_which_is_not_in_the_sources_index_is_asked_before_
     require_no_break(&pair, &mut agent, &pair.replica, &["hidden", "behind"])
 }
 
+#[test]
+fn a_host_with_the_same_history_goes_on_where_the_source_lost_a_binlog_that_was_captured() -> Result<()> {
+    let mut pair = pair()?;
+    let mut agent = pair.highwater.agent()?;
+    pair.highwater.wait_for_dump(&mut agent)?;
+    pair.source.sql("FLUSH BINARY LOGS")?;
+    write(&pair.source, 1, "captured")?;
+    pair.highwater.catch_up(&mut agent, &pair.source)?;
+    agent.terminate(LIMIT)?;
+    pair.source.hide_newest_binlog("INSERT INTO ledger.entries VALUES (9, 2, '<entry.behind>', '')")?;
+    pair.replica.sql("STOP REPLICA; START REPLICA")?;
+    pair.wait_for_replica()?;
+    let mut agent = pair.highwater.agent()?;
+    require_no_break(&pair, &mut agent, &pair.replica, &["captured", "behind"])
+}
+
 /// No host has them all: the gap is that of the host which lacks least, and capture goes on there.
 #[test]
 fn what_no_host_has_is_the_gap_and_nothing_else() -> Result<()> {

@@ -186,6 +186,8 @@ fn what_changed_in_the_spool_since_it_came_is_not_published_and_is_fetched_again
     site.source.sql("INSERT INTO d.t VALUES (3, 'three')")?;
     let executed = site.source.gtid_executed()?;
     wait_until_spooled(&mut site, &executed)?;
+    let status = site.highwater.run(&["status"])?;
+    ensure!(status.text().contains("files put aside"), "{}", status.text());
     site.agent.terminate(LIMIT)?;
     Archived::read(&site.highwater)?.require_equal(&site.source)
 }

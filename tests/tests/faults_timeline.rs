@@ -134,20 +134,57 @@ fn a_binlog_taken_out_of_the_index_before_it_was_captured_is_a_gap() -> Result<(
     Ok(())
 }
 
-#[test]
-fn a_binlog_taken_out_of_the_index_when_all_of_it_was_captured_cannot_be_compared() -> Result<()> {
+/// A site whose last transaction is in a binlog of its own; all of it is captured, and the source will lose that binlog.
+fn site_with_a_binlog_to_lose() -> Result<(Protected, State)> {
     let (mut site, _) = archived_site()?;
     site.restart_agent(&[])?;
     site.source.sql("FLUSH BINARY LOGS; INSERT INTO d.t VALUES (2, 'captured')")?;
     site.catch_up()?;
     let state = State::read_blocking(&site.source)?;
     site.settle()?;
-    let last = last_gtid(&state)?;
-    site.source.hide_newest_binlog("INSERT INTO d.t VALUES (3, 'in the file behind it')")?;
-    require_new_timeline(&mut site, &state, &last)?;
-    let reason = &Archived::read(&site.highwater)?.inventory.timelines[1].reason;
+    Ok((site, state))
+}
+
+/// What was in the lost binlog cannot be compared: a gap, and one new timeline; what was captured before is restorable, and
+/// so is what comes now. The source itself cannot be asked for all of its binlogs.
+fn require_gone(site: &mut Protected, before: &State) -> Result<()> {
+    site.restart_agent(&[])?;
+    site.highwater.wait_until("dump of the new timeline", LIMIT, &mut site.agent, |highwater| {
+        Ok(highwater.inventory()?.dumps.iter().any(|dump| dump.timeline.0 == 2))
+    })?;
+    site.source.sql("INSERT INTO d.t VALUES (100, 'after the break')")?;
+    site.highwater.catch_up(&mut site.agent, &site.source)?;
+    site.agent.terminate(LIMIT)?;
+    let timelines = site.highwater.inventory()?.timelines;
+    ensure!(timelines.len() == 2, "{timelines:?}");
+    let reason = &timelines[1].reason;
     ensure!(reason.starts_with("gap: the source no longer has binlog."), "{reason}");
+    let last = last_gtid(before)?;
+    for (point, state) in [
+        (["--timeline", "1", "--to-gtid", &last], before),
+        (["--timeline", "2", "--to", "latest"], &State::read_blocking(&site.source)?),
+    ] {
+        let target = MysqlServer::builder().server_id(3).start()?;
+        site.highwater.restore(&target, &point)?.success()?;
+        state.require_equal(&State::read_blocking(&target)?)?;
+    }
     Ok(())
+}
+
+#[test]
+fn a_captured_binlog_taken_out_of_the_index_cannot_be_compared() -> Result<()> {
+    let (mut site, state) = site_with_a_binlog_to_lose()?;
+    site.source.hide_newest_binlog("INSERT INTO d.t VALUES (3, 'in the file behind it')")?;
+    require_gone(&mut site, &state)
+}
+
+#[test]
+fn a_captured_binlog_whose_file_was_removed_cannot_be_compared() -> Result<()> {
+    let (mut site, state) = site_with_a_binlog_to_lose()?;
+    let lost = site.source.binlogs()?.pop().context("a binlog")?;
+    site.source.sql("FLUSH BINARY LOGS; INSERT INTO d.t VALUES (3, 'in the file behind it')")?;
+    std::fs::remove_file(site.source.data().join(lost))?;
+    require_gone(&mut site, &state)
 }
 
 #[test]

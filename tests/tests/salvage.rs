@@ -400,7 +400,7 @@ fn an_agent_that_is_alive_is_not_disturbed_by_its_own_folder_and_ended_from_anot
     ensure!(said["transactions"] == 1, "{said}");
     site.agent.signal("CONT")?;
     let status = site.agent.wait(LIMIT)?;
-    ensure!(status.code() == Some(1) && site.agent.stderr().contains("another agent writes this archive"), "{status}");
+    ensure!(status.code() == Some(8) && site.agent.stderr().contains("another agent writes this archive"), "{status}");
     Ok(())
 }
 

@@ -121,7 +121,8 @@ impl Discontinuity {
     pub fn starting_gtids(&self, captured: &GtidSet, facts: &ServerFacts) -> GtidSet {
         match self {
             // Nothing is captured twice.
-            Self::Gap { .. } | Self::BinlogGone { .. } => captured.union(&facts.gtid_purged),
+            Self::Gap { .. } => captured.union(&facts.gtid_purged),
+            Self::BinlogGone { .. } if facts.gtid_mode == GtidMode::On => captured.union(&facts.gtid_purged),
             Self::NotSent { missing, .. } => captured.union(&facts.gtid_purged).union(missing),
             // A dump of now has what they changed. All that the source executed lies in binlogs that may have more of them.
             Self::Anonymous => captured.union(&facts.gtid_executed),
@@ -131,7 +132,8 @@ impl Discontinuity {
                 starting
             }
             // Where the histories part is not known: all that the source still has belongs to the new one.
-            Self::BinlogSkipped { .. }
+            Self::BinlogGone { .. }
+            | Self::BinlogSkipped { .. }
             | Self::Forked { .. }
             | Self::Differs { .. }
             | Self::OtherServer { .. }
@@ -165,7 +167,11 @@ impl Discontinuity {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Gap { .. } | Self::BinlogGone { .. } | Self::BinlogSkipped { .. } => {
+            Self::BinlogGone { .. } => {
+                "if a replica still has these transactions, name it in source.failover; binlogs are removed by PURGE alone, and \
+                 kept for binlog_expire_logs_seconds"
+            }
+            Self::Gap { .. } | Self::BinlogSkipped { .. } => {
                 "if a replica still has these binlogs, name it in source.failover; raise binlog_expire_logs_seconds on \
                  the source"
             }
@@ -282,7 +288,7 @@ pub fn warnings(facts: &ServerFacts) -> Vec<String> {
     warnings
 }
 
-/// Decides how capture goes on from this source, which has these binlogs.
+/// Decides how capture goes on from this source, which has these binlogs; without any, which is not known.
 ///
 /// # Errors
 /// When it does not continue the archive.
@@ -308,9 +314,10 @@ pub fn decide(tip: &Tip, facts: &ServerFacts, files: &[BinlogFile]) -> Result<St
             && piece.gtids_added.intersect(&facts.gtid_purged).is_empty()
     });
     let (have, from) = match again {
-        // One that was restored, or whose index was edited: under the same GTIDs it may have other transactions now.
-        Some(piece) if files.iter().all(|file| file.name != piece.binlog) => {
-            return Err(Discontinuity::BinlogGone { binlog: piece.binlog.clone(), offset: piece.end });
+        // One that was restored, or whose files were removed: under the same GTIDs it may have other transactions now.
+        Some(piece) if !files.is_empty() && !has(files, &piece.binlog) => {
+            let offset = piece.end.max(tip.end_of(facts.uuid, &piece.binlog));
+            return Err(Discontinuity::BinlogGone { binlog: piece.binlog.clone(), offset });
         }
         Some(piece) => (tip.captured.subtract(&piece.gtids_added), Some(piece.binlog.clone())),
         None => (tip.captured.clone(), None),
@@ -345,14 +352,19 @@ pub fn decide_by_position(
     let Piece { binlog, start, end, .. } = last.clone();
     let end = end.max(tip.end_of(facts.uuid, &binlog));
     match files.iter().find(|file| file.name == binlog) {
-        None => return Err(Discontinuity::BinlogGone { binlog, offset: end }),
+        _ if !has(files, &binlog) => return Err(Discontinuity::BinlogGone { binlog, offset: end }),
         Some(file) if stream_len(file) < end => return Err(Discontinuity::Differs { binlog, start, end }),
-        Some(_) => {}
+        None | Some(_) => {}
     }
     // The command's position has 32 bits: behind 4 GiB the whole binlog is sent again.
     let offset = if u32::try_from(start).is_ok() { start.max(FIRST_EVENT_OFFSET) } else { FIRST_EVENT_OFFSET };
     let request = Request::Position(BinlogPosition { binlog, offset });
     Ok(Start { request, compare: Some(last.clone()), may_skip: false })
+}
+
+/// Whether a binlog is there. A server lists one whose file it cannot open, too, without a size.
+fn has(files: &[BinlogFile], binlog: &BinlogName) -> bool {
+    files.iter().any(|file| file.name == *binlog && file.size > 0)
 }
 
 /// A binlog's length without the header of an encrypted one.

@@ -10,7 +10,7 @@ use super::backoff::Backoff;
 use super::continuity::Discontinuity;
 use super::error::CaptureError;
 use super::follower::StreamError;
-use crate::source::ServerFacts;
+use crate::source::{GtidMode, ServerFacts};
 
 /// Connections in a row to one host that bring no whole transaction before the next host is asked.
 const FRUITLESS_MAX: u32 = 3;
@@ -34,7 +34,7 @@ pub(super) struct Course {
     /// Whether the spool had no space the last time.
     pub(super) is_full: bool,
     /// How the source differed the last time: one look is not believed.
-    doubt: Option<Discontinuity>,
+    doubt: Option<(Discontinuity, Instant)>,
     /// What the last host said about itself.
     pub(super) facts: Option<ServerFacts>,
     /// What each host lacks, of those asked since the last that was of use.
@@ -109,9 +109,15 @@ impl Course {
             _ => return,
         };
         self.away.remove(&self.host);
-        match (why.missing(), self.facts.clone()) {
-            (Some(missing), Some(facts)) => {
-                let transactions = missing.count();
+        let transactions = match &why {
+            // None that is known. Without GTIDs no other host goes on.
+            Discontinuity::BinlogGone { .. } => {
+                self.facts.as_ref().filter(|facts| facts.gtid_mode == GtidMode::On).map(|_| 0)
+            }
+            why => why.missing().map(GtidSet::count),
+        };
+        match (transactions, self.facts.clone()) {
+            (Some(transactions), Some(facts)) => {
                 self.gaps.insert(self.host, Gap { facts, why, transactions });
                 self.gaps_since.get_or_insert_with(Instant::now);
             }
@@ -142,9 +148,15 @@ impl Course {
         self.gaps_since = None;
     }
 
-    /// Whether the source differed in the same way the last time.
-    pub(super) fn is_seen_again(&mut self, why: &Discontinuity) -> bool {
-        self.doubt.replace(why.clone()).as_ref() == Some(why)
+    /// For how long the source has differed in the same way, if it did the last time.
+    pub(super) fn seen_for(&mut self, why: &Discontinuity) -> Option<Duration> {
+        match &self.doubt {
+            Some((before, since)) if before == why => Some(since.elapsed()),
+            _ => {
+                self.doubt = Some((why.clone(), Instant::now()));
+                None
+            }
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use highwater_binlog::FrameError;
 use highwater_catalog::{AgentOwner, CatalogError, CatalogProblem};
 
 use super::continuity::Discontinuity;
@@ -62,13 +61,12 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// A file of the spool is not what was written into it.
-    #[error("{file} has changed on the disk")]
+    #[error("{file} has changed on the disk: {what}")]
     SpoolDamaged {
         /// The file.
         file: PathBuf,
-        /// The first event that has.
-        #[source]
-        source: FrameError,
+        /// What is wrong with it.
+        what: String,
     },
     /// A file of the spool is encrypted with a key that is not here.
     #[error("{file} is encrypted, and {}", .keyring.as_ref().map_or_else(
@@ -150,7 +148,10 @@ impl CaptureError {
     /// Whether publishing can go on after this.
     #[must_use]
     pub fn leaves_the_store_to_us(&self) -> bool {
-        !matches!(self, Self::Archive(_) | Self::Catalog(_) | Self::Task(_) | Self::TakenOver { .. })
+        !matches!(
+            self,
+            Self::Archive(_) | Self::Catalog(_) | Self::Task(_) | Self::TakenOver { .. } | Self::SpoolDamaged { .. }
+        )
     }
 
     /// Whether the source, or we, cannot make anything of what stands where it was asked to read.
@@ -219,8 +220,8 @@ impl CaptureError {
             }
             Self::StateDir { .. } | Self::Spool { .. } => Some("check space and permissions of state_dir".to_owned()),
             Self::SpoolDamaged { .. } => Some(
-                "start the agent again: it publishes what comes before the damage, keeps the file, and asks the source for \
-                 the rest. Check the disk of state_dir"
+                "run it again: what comes before the damage is published, and the rest is asked of the source again. Check \
+                 the disk of state_dir"
                     .to_owned(),
             ),
             Self::SpoolLocked { .. } => Some(

@@ -40,7 +40,7 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) facts: ServerFacts,
-    /// Its binlogs, oldest first.
+    /// Its binlogs, oldest first; none where it does not tell.
     binlogs: Vec<BinlogFile>,
     /// What a disk says beyond that.
     files: Option<FilesHistory>,
@@ -156,7 +156,11 @@ async fn ask_server(login: &ServerLogin, allow_positions: bool) -> Result<Answer
     let mut session = Session::connect(login).await?;
     let facts = session.facts().clone();
     check_settings(&facts, allow_positions)?;
-    let binlogs = session.binlog_files().await?;
+    let binlogs = match session.binlog_files().await {
+        // With GTIDs they are not needed.
+        Err(ServerError::MissingPrivilege { .. }) if facts.gtid_mode == GtidMode::On => Vec::new(),
+        binlogs => binlogs?,
+    };
     session.close().await;
     for warning in warnings(&facts) {
         tracing::warn!(source = %login.address, "{warning}");

@@ -4,6 +4,7 @@
 //! once. Their manifests are created strictly in order, each when the one before it is there.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
@@ -64,6 +65,8 @@ enum Stage {
     Stored(StoredSegment),
     /// Its manifest is being created.
     Publishing(StoredSegment),
+    /// Its bytes in the spool are not what was received: what is wrong with them. Neither it nor what follows can be published.
+    Damaged(String),
 }
 
 /// What a task ended with.
@@ -224,6 +227,9 @@ impl Publisher {
     pub(super) async fn advance(&mut self) -> Result<Option<Published>, CaptureError> {
         loop {
             let pause = self.retry_at.filter(|at| *at > Instant::now());
+            if let Some(Flight { stage: Stage::Damaged(what), job, .. }) = self.flights.front() {
+                return Err(CaptureError::SpoolDamaged { file: job.stretch.path().to_owned(), what: what.clone() });
+            }
             if pause.is_none() {
                 self.start();
             }
@@ -243,10 +249,17 @@ impl Publisher {
                             flight.stage = Stage::Stored(stored);
                             continue;
                         }
-                        Err(error) => {
-                            flight.stage = Stage::Spooled;
-                            error
-                        }
+                        Err(error) => match damage(&error) {
+                            // What comes before it is published first.
+                            Some(what) => {
+                                flight.stage = Stage::Damaged(what);
+                                continue;
+                            }
+                            None => {
+                                flight.stage = Stage::Spooled;
+                                error
+                            }
+                        },
                     }
                 }
                 Done::Published(Ok(segment)) => return self.published(*segment),
@@ -345,7 +358,7 @@ impl Publisher {
                 .read_events(draft.start, draft.end)
                 .map_err(|source| ArchiveError::Read { object: format!("spool of {}", draft.binlog), source })
                 .and_then(|mut plain| archive.store_segment(&draft, &mut plain, compression));
-            Done::Stored(draft.sequence, stored.map_err(|error| not_stored(error, &stretch)))
+            Done::Stored(draft.sequence, stored.map_err(CaptureError::from))
         });
     }
 
@@ -369,14 +382,13 @@ impl Publisher {
     }
 }
 
-/// Why a segment out of a stretch is not stored.
-fn not_stored(error: ArchiveError, stretch: &Stretch) -> CaptureError {
+/// What is wrong with the bytes in the spool, if that is why a segment is not stored.
+fn damage(error: &CaptureError) -> Option<String> {
     match error {
-        ArchiveError::Read { object, source } => match source.downcast() {
-            Ok(source) => CaptureError::SpoolDamaged { file: stretch.path().to_owned(), source },
-            Err(source) => ArchiveError::Read { object, source }.into(),
-        },
-        error => error.into(),
+        CaptureError::Archive(ArchiveError::Read { source, .. }) if source.kind() == ErrorKind::InvalidData => {
+            Some(chain(source))
+        }
+        _ => None,
     }
 }
 

@@ -32,6 +32,9 @@ const STRIKES_MAX: u32 = 3;
 /// Timelines do not begin faster than this, one after the other.
 const BRANCH_INTERVAL: Duration = Duration::from_secs(20);
 
+/// A binlog that a server has not had for so long will not come back.
+const GONE_MIN: Duration = Duration::from_secs(10);
+
 /// A connection that stood so long was a good one, even if the source had nothing new.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -185,11 +188,11 @@ impl Capture {
             // Seen in the stream itself: another host would not change it.
             CaptureError::Discontinuity(why @ Discontinuity::Incident { .. }) => return Next::Branch(why.clone()),
             CaptureError::Discontinuity(why @ Discontinuity::Differs { .. }) => {
-                return if course.is_seen_again(why) { Next::Branch(why.clone()) } else { Next::Again };
+                return if course.seen_for(why).is_some() { Next::Branch(why.clone()) } else { Next::Again };
             }
             CaptureError::Discontinuity(why) if self.may_be_lag(why, course) => return Next::Elsewhere,
             // What this host lacks, one that lags or is away may have.
-            CaptureError::Discontinuity(Discontinuity::Gap { .. })
+            CaptureError::Discontinuity(Discontinuity::Gap { .. } | Discontinuity::BinlogGone { .. })
             | CaptureError::Stream(StreamError::MissedTransactions { .. })
                 if self.is_lag_waited_for(course) || course.is_host_waited_for(self.replica_lag_max) =>
             {
@@ -274,10 +277,15 @@ impl Capture {
     }
 
     /// Whether the source may look otherwise the next time: a server that resets its binlogs, or somebody who puts files back,
-    /// does so file by file, and one may be purged between two answers.
+    /// does so file by file, and a binlog may be purged between two answers, or one that cannot be opened for a moment.
     fn may_be_changing(&self, why: &Discontinuity, course: &mut Course) -> bool {
-        let is_disk = matches!(self.places.get(course.host), Some(Place::Files(_)));
-        (is_disk || matches!(why, Discontinuity::BinlogGone { .. })) && !course.is_seen_again(why)
+        match self.places.get(course.host) {
+            Some(Place::Files(_)) => course.seen_for(why).is_none(),
+            Some(Place::Server(_)) if matches!(why, Discontinuity::BinlogGone { .. }) => {
+                course.seen_for(why).is_none_or(|since| since < GONE_MIN)
+            }
+            Some(Place::Server(_)) | None => false,
+        }
     }
 
     /// One connection from its decision to its end.

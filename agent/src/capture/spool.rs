@@ -22,6 +22,7 @@ use highwater_binlog::{
     RawEvent, StreamCipher,
 };
 
+use self::stretch::Front;
 use super::lineage::LineageMark;
 use crate::failpoint;
 use crate::fsync;
@@ -146,7 +147,8 @@ impl Spool {
         let (description, head) = read_description(&mut reader)?;
         let head = if name.start == 0 { 0 } else { head };
         let header = reader.header_len();
-        let stretch = Stretch::new(path, name.clone(), header, head, self.key.clone(), Arc::clone(&self.total));
+        let front = Front { header, head, checksum: description.checksum_algorithm };
+        let stretch = Stretch::new(path, name.clone(), front, self.key.clone(), Arc::clone(&self.total));
         stretch.grow(size);
         Ok((Arc::new(stretch), description))
     }
@@ -199,6 +201,7 @@ impl Spool {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         self.unsynced_names = true;
         failpoint::crash("seg.open.tmp");
+        let checksum = described(description)?.checksum_algorithm;
         let (start, description) = (name.start, description.to_vec());
         let header: &[u8] = sealed.as_ref().map_or(&[], |(header, _)| header);
         if let Err(error) = file.write_all(header) {
@@ -208,7 +211,8 @@ impl Spool {
         }
         let header = byte_count(header.len());
         let head = if start == 0 { 0 } else { byte_count(MAGIC.len() + description.len()) };
-        let stretch = Stretch::new(path, name, header, head, self.key.clone(), Arc::clone(&self.total));
+        let front = Front { header, head, checksum };
+        let stretch = Stretch::new(path, name, front, self.key.clone(), Arc::clone(&self.total));
         stretch.grow(header);
         let stretch = Arc::new(stretch);
         let cipher = sealed.map(|(_, cipher)| cipher);
@@ -390,11 +394,14 @@ fn read_description(reader: &mut impl Read) -> io::Result<(FormatDescription, u6
     let mut event = header_bytes.to_vec();
     event.resize(len, 0);
     reader.read_exact(&mut event[EVENT_HEADER_LEN..])?;
-    // It says itself how it ends.
-    let description = RawEvent::verify(&event, ChecksumAlgorithm::None)
+    Ok((described(&event)?, byte_count(MAGIC.len() + len)))
+}
+
+/// A format description, which says itself how it ends.
+fn described(event: &[u8]) -> io::Result<FormatDescription> {
+    RawEvent::verify(event, ChecksumAlgorithm::None)
         .and_then(|event| FormatDescription::read(&event))
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok((description, byte_count(MAGIC.len() + len)))
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn byte_count(len: usize) -> u64 {

@@ -94,7 +94,7 @@ impl ObjectStore for Store {
 
 struct Bed {
     _folder: tempfile::TempDir,
-    _spool: Spool,
+    spool: Spool,
     archive: Archive,
     publisher: Publisher,
     /// Where the second segment begins.
@@ -153,7 +153,7 @@ fn bed(store: &Arc<Store>) -> Bed {
         let cut = Cut { server: SERVER.parse().unwrap(), binlog: "binlog.000001".parse().unwrap(), facts };
         publisher.push(Job { cut, stretch: Arc::clone(&stretch) });
     }
-    Bed { _folder: folder, _spool: spool, archive, publisher, second: ends[1] }
+    Bed { _folder: folder, spool, archive, publisher, second: ends[1] }
 }
 
 /// Publishes everything; numbers of the segments, and how many attempts failed.
@@ -209,4 +209,21 @@ async fn a_store_that_does_not_answer_is_told() {
     bed.publisher.answer_max = LIMIT;
     assert_eq!(publish_all(&mut bed.publisher).await, (vec![0, 1, 2], 0));
     assert!(!bed.publisher.is_blocked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_before_damage_in_the_spool_is_published_and_nothing_behind_it() {
+    let store = Store::new(Temper::Refuses(0));
+    let mut bed = bed(&store);
+    let path = bed.spool.current().unwrap().path().to_owned();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[bed.second as usize + 30] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(bed.publisher.advance().await.unwrap().map(|published| published.release().sequence), Some(0));
+    for _ in 0..2 {
+        let error = bed.publisher.advance().await.unwrap_err();
+        assert!(matches!(&error, CaptureError::SpoolDamaged { file, .. } if *file == path), "{error}");
+        assert!(error.to_string().contains("CRC32"), "{error}");
+    }
+    assert_eq!(bed.archive.inventory().unwrap().segments.len(), 1);
 }

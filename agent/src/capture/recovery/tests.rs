@@ -35,7 +35,8 @@ fn left_behind_of(folder: &Path, bytes: &[u8], lineage: &Lineage) {
         follows: lineage.mark(),
     };
     let (mut spool, _) = Spool::open(folder, None).unwrap();
-    spool.begin(name, &[]).unwrap();
+    let len = EventHeader::read(&bytes[MAGIC.len()..]).unwrap().event_len as usize;
+    spool.begin(name, &bytes[MAGIC.len()..MAGIC.len() + len]).unwrap();
     spool.append(&bytes[MAGIC.len()..]).unwrap();
     spool.sync().unwrap();
 }

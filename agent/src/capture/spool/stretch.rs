@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use highwater_binlog::{
-    BinlogName, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EventWalk, ParseError, ServerUuid, StreamCipher,
+    BinlogName, ChecksumAlgorithm, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EventWalk, FrameError, ParseError,
+    ServerUuid, StreamCipher,
 };
 use highwater_catalog::TimelineId;
 
 use super::cipher::SpoolKey;
-use super::read_description;
 use crate::capture::lineage::LineageMark;
 use crate::failpoint;
 
@@ -76,16 +76,24 @@ struct Fate {
     wanted: Option<u64>,
 }
 
+/// What stands in front of the bytes of a stretch, and says how to read them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Front {
+    /// Bytes of the encryption header; 0 in a plain file.
+    pub(super) header: u64,
+    /// Plain bytes in front of those from the stretch's start on: magic and format description, unless they are part of it.
+    pub(super) head: u64,
+    /// How its events end.
+    pub(super) checksum: ChecksumAlgorithm,
+}
+
 /// A file of the spool. It is removed when the last one who needs it lets go and all that was wanted of it is published;
 /// until then it outlives the agent.
 #[derive(Debug)]
 pub struct Stretch {
     path: PathBuf,
     name: StretchName,
-    /// Bytes of the encryption header; 0 in a plain file.
-    header: u64,
-    /// Plain bytes in front of those from `name.start` on: magic and format description, unless they are part of it.
-    head: u64,
+    front: Front,
     key: Option<Arc<SpoolKey>>,
     fate: Mutex<Fate>,
     /// Bytes of its file, counted in the spool's total.
@@ -97,12 +105,11 @@ impl Stretch {
     pub(super) fn new(
         path: PathBuf,
         name: StretchName,
-        header: u64,
-        head: u64,
+        front: Front,
         key: Option<Arc<SpoolKey>>,
         total: Arc<AtomicU64>,
     ) -> Self {
-        Self { path, name, header, head, key, fate: Mutex::default(), size: AtomicU64::new(0), total }
+        Self { path, name, front, key, fate: Mutex::default(), size: AtomicU64::new(0), total }
     }
 
     /// What it is part of.
@@ -117,12 +124,12 @@ impl Stretch {
 
     /// Where the byte at an offset of the binlog stands in the plain bytes of the file.
     pub(super) fn place(&self, offset: u64) -> u64 {
-        self.head.saturating_add(offset.saturating_sub(self.name.start))
+        self.front.head.saturating_add(offset.saturating_sub(self.name.start))
     }
 
     /// The size of the file whose last byte is the one before this offset of the binlog.
     pub(super) fn file_len(&self, end: u64) -> u64 {
-        self.header.saturating_add(self.place(end))
+        self.front.header.saturating_add(self.place(end))
     }
 
     /// The bytes between two offsets of the binlog.
@@ -135,15 +142,13 @@ impl Stretch {
         Ok(plain_reader(&self.path, from, self.key.as_deref())?.limited(end.saturating_sub(start)))
     }
 
-    /// The same, from the start of an event on, to be published: each event is checked again on its way, since the disk or the
-    /// memory may have changed what was right when it came.
+    /// The same, of whole events, to be published: each is checked again on its way, since the disk or the memory may have
+    /// changed what was right when it came.
     ///
     /// # Errors
-    /// Like those of [`Self::read`]; an event that was changed is `InvalidData` with a
-    /// [`FrameError`](highwater_binlog::FrameError).
+    /// Like those of [`Self::read`]; `InvalidData` also where an event was changed or is cut short.
     pub(in crate::capture) fn read_events(&self, start: u64, end: u64) -> io::Result<EventReader> {
-        let (description, _) = read_description(&mut plain_reader(&self.path, 0, self.key.as_deref())?)?;
-        Ok(EventReader { bytes: self.read(start, end)?, walk: EventWalk::new(description.checksum_algorithm, start) })
+        Ok(EventReader { bytes: self.read(start, end)?, walk: EventWalk::new(self.front.checksum, start) })
     }
 
     /// Counts bytes that its file has more.
@@ -248,12 +253,25 @@ pub(in crate::capture) struct EventReader {
     walk: EventWalk,
 }
 
+impl EventReader {
+    fn check(&mut self, bytes: &[u8], is_at_end: bool) -> Result<(), FrameError> {
+        self.walk.accept(bytes)?;
+        // A length that reaches behind the end would leave all that follows unchecked.
+        if is_at_end { self.walk.finish() } else { Ok(()) }
+    }
+}
+
 impl Read for EventReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.bytes.read(buffer)?;
-        let changed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        self.walk.accept(&buffer[..count]).map_err(changed)?;
-        Ok(count)
+        if count == 0 && self.bytes.left > 0 && !buffer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file ends early"));
+        }
+        let is_at_end = self.bytes.left == 0;
+        match self.check(&buffer[..count], is_at_end) {
+            Err(error) if !failpoint::is_broken("broken.crc") => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            Ok(()) | Err(_) => Ok(count),
+        }
     }
 }
 

@@ -219,3 +219,35 @@ fn names_of_stretches_come_back_and_others_are_none() {
         assert!(other.parse::<StretchName>().is_err(), "{other}");
     }
 }
+
+#[test]
+fn events_that_changed_on_the_disk_are_told() {
+    let next = |offset: &usize| Some(offset + EventHeader::read(&BINLOG[*offset..]).unwrap().event_len as usize);
+    let places: Vec<usize> = std::iter::successors(Some(MAGIC.len()), next).take(9).collect();
+    let (start, end) = (places[3], places[8]);
+    for encrypted in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(folder.path(), encrypted.then(|| key(folder.path()))).unwrap();
+        spool.begin(name(0), description()).unwrap();
+        spool.append(&BINLOG[MAGIC.len()..end]).unwrap();
+        spool.sync().unwrap();
+        let stretch = spool.current().unwrap();
+        let read = || {
+            let mut bytes = Vec::new();
+            stretch.read_events(start as u64, end as u64).unwrap().read_to_end(&mut bytes).map(|_| bytes)
+        };
+        assert_eq!(read().unwrap(), &BINLOG[start..end]);
+        let good = fs::read(stretch.path()).unwrap();
+        let header = good.len() - end;
+        // Inside of an event, and lengths: too short, and so long that they reach behind the last event.
+        for (at, bit) in [(places[4] + 25, 1), (places[3] + 9, 2), (places[3] + 11, 0x10), (places[7] + 11, 0x10)] {
+            let mut changed = good.clone();
+            changed[header + at] ^= bit;
+            fs::write(stretch.path(), changed).unwrap();
+            let error = read().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {at}: {error}");
+        }
+        fs::write(stretch.path(), &good[..good.len() - 1]).unwrap();
+        assert_eq!(read().unwrap_err().to_string(), "the file ends early");
+    }
+}

@@ -42,6 +42,10 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> 
             "the agent takes a full dump by itself: see its log; points before the break are restored with --timeline";
         return Err(Failure::new(Exit::Unreachable, branch.text()).hint(hint).into());
     }
+    if let Some(nothing) = status.nothing_restorable() {
+        let hint = "a running agent takes the first full dump by itself: see its log";
+        return Err(Failure::new(Exit::Unreachable, nothing).hint(hint).into());
+    }
     Ok(Exit::Done)
 }
 

@@ -90,10 +90,14 @@ impl Status {
             problems.extend(window.breaks.iter().map(break_text));
         }
         problems.extend(self.unprotected().map(Branch::text));
-        if self.last_dump.is_none() {
-            problems.push("no full dump: nothing can be restored yet".to_owned());
-        }
+        problems.extend(self.nothing_restorable().map(str::to_owned));
         problems
+    }
+
+    /// That no point can be restored, if it is so.
+    #[must_use]
+    pub fn nothing_restorable(&self) -> Option<&'static str> {
+        self.last_dump.is_none().then_some("no full dump: nothing can be restored yet")
     }
 
     /// The newest timeline, if it began with a break and has no full dump: nothing of it can be restored yet.

@@ -118,4 +118,6 @@ fn an_unencrypted_archive_is_loud_in_init_and_status() {
     assert!(
         ran.stdout.contains("WARNING      the archive is not encrypted: whoever reads the store reads every row\n")
     );
+    // What restores nothing is no success.
+    assert_eq!((ran.code, ran.stderr.lines().next()), (5, Some("error: no full dump: nothing can be restored yet")));
 }

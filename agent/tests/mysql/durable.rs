@@ -49,6 +49,7 @@ fn commits_wait_until_they_are_in_the_spool_or_in_the_store() {
         let site = Installation::new(&source).unwrap();
         site.change_config("[capture]\n", &format!("[capture]\nack = \"{policy}\"\n")).unwrap();
         let mut agent = site.agent().unwrap();
+        site.wait_for_dump(&mut agent).unwrap();
         let doctor = site.run(&["doctor"]).unwrap();
         assert_ne!(doctor.code, Some(0));
         assert!(doctor.text().contains("-> SET PERSIST rpl_semi_sync_source_enabled = 1"), "{}", doctor.text());

@@ -32,6 +32,8 @@ const FLAG_IGNORABLE: u16 = 0x80;
 
 /// Where the server's version stands in a format description, from the start of the event.
 const SERVER_VERSION_AT: std::ops::Range<usize> = EVENT_HEADER_LEN + 2..EVENT_HEADER_LEN + 52;
+/// Where the time of a server's start stands in a format description.
+const CREATED_AT: std::ops::Range<usize> = SERVER_VERSION_AT.end..SERVER_VERSION_AT.end + 4;
 /// Shortest format description: version, server version, created, header length, checksum algorithm.
 const FORMAT_DESCRIPTION_LEN_MIN: usize = EVENT_HEADER_LEN + 57;
 
@@ -206,7 +208,10 @@ impl<'a> RawEvent<'a> {
             return Err(EventError::ImpossibleLength { declared: given });
         }
         if algorithm == ChecksumAlgorithm::Crc32 {
-            verify_crc32(&header, bytes, is_description)?;
+            verify_crc32(&header, bytes).or_else(|error| match as_created(&header, bytes) {
+                Some(created) if is_description => verify_crc32(&header, &created).map_err(|_| error),
+                Some(_) | None => Err(error),
+            })?;
         }
         Ok(Self { header, bytes, checksum_len })
     }
@@ -301,16 +306,27 @@ pub(crate) fn version_has_checksums(version: &[u8]) -> Option<bool> {
     (version.0 >= 5).then_some(version >= (5, 6, 1))
 }
 
-/// The flag that a server changes in place when it closes a binlog is not part of the checksum
+/// A format description as it was before a source without checksums cleared the time in it, which leaves its checksum
+/// behind: it does so in front of transactions that it leaves out (`Binlog_sender::send_format_description_event`). The time
+/// is that of the event.
+fn as_created(header: &EventHeader, bytes: &[u8]) -> Option<Vec<u8>> {
+    let algorithm = bytes.len().checked_sub(CHECKSUM_LEN + 1).and_then(|at| bytes.get(at)).copied()?;
+    let mut created = bytes.to_vec();
+    let time = created.get_mut(CREATED_AT).filter(|time| algorithm == 0 && time.iter().all(|byte| *byte == 0))?;
+    time.copy_from_slice(&header.timestamp.to_le_bytes());
+    Some(created)
+}
+
+/// The flag that a server changes in place when it closes a binlog is not part of a format description's checksum
 /// (`Log_event_footer::event_checksum_test`).
-fn verify_crc32(header: &EventHeader, bytes: &[u8], mask_in_use: bool) -> Result<(), EventError> {
+fn verify_crc32(header: &EventHeader, bytes: &[u8]) -> Result<(), EventError> {
     let (content, stored) = bytes
         .split_last_chunk::<CHECKSUM_LEN>()
         .ok_or(EventError::ImpossibleLength { declared: u64::from(header.event_len) })?;
     let stored = u32::from_le_bytes(*stored);
     let mut hasher = crc32fast::Hasher::new();
     match content.split_at_checked(EVENT_HEADER_LEN - 2) {
-        Some((before, [_, _, after @ ..])) if mask_in_use => {
+        Some((before, [_, _, after @ ..])) if header.event_type == EventType::FORMAT_DESCRIPTION => {
             hasher.update(before);
             hasher.update(&(header.flags & !FLAG_IN_USE).to_le_bytes());
             hasher.update(after);

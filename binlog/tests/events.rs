@@ -86,6 +86,33 @@ fn a_format_description_says_itself_how_it_ends() {
     assert!(matches!(refused(&short, ChecksumAlgorithm::None), EventError::Body { .. }));
 }
 
+/// A source without checksums that leaves out transactions clears the time in it, and leaves the checksum.
+#[test]
+fn a_format_description_whose_time_the_source_cleared_is_none_that_was_changed() {
+    let cleared = |algorithm: u8, time: u32| {
+        let mut build = description("9.7.4", algorithm);
+        build.body[52..56].copy_from_slice(&time.to_le_bytes());
+        let mut bytes = build.crc32();
+        bytes[71..75].fill(0);
+        bytes
+    };
+    let written = Build::new(EventType::QUERY, []).timestamp;
+    let bytes = cleared(0, written);
+    let is_right = |bytes: &[u8]| RawEvent::verify(bytes, ChecksumAlgorithm::None).is_ok();
+    assert!(is_right(&bytes));
+    // Where the checksum is counted again, or the time was another one, it is damage.
+    assert!(!is_right(&cleared(1, written)) && !is_right(&cleared(0, written + 1)));
+    for at in (0..bytes.len()).filter(|at| *at != 4) {
+        for bit in 0..8 {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << bit;
+            // One that is in no binlog is not looked at.
+            let is_flag = at == 17 && (bit == 0 || bit == 5);
+            assert_eq!(is_right(&changed), is_flag, "byte {at}, bit {bit}");
+        }
+    }
+}
+
 #[test]
 fn a_changed_format_description_is_seen_but_for_its_in_use_flag() {
     let bytes = description("9.7.4", 1).crc32();

@@ -155,6 +155,37 @@ fn a_host_with_the_same_history_goes_on_where_the_source_lost_a_binlog_that_was_
     require_no_break(&pair, &mut agent, &pair.replica, &["captured", "behind"])
 }
 
+/// A host without checksums, in front of transactions that we have, sends a format description that it changed, and leaves
+/// the checksum as it was. It does so for its first binlog after a start alone.
+#[test]
+fn a_host_without_checksums_goes_on_inside_its_first_binlog() -> Result<()> {
+    let mut pair = pair()?;
+    pair.replica.stop()?;
+    pair.replica.add_option("--binlog-checksum=NONE");
+    pair.replica.start()?;
+    pair.replica.sql("STOP REPLICA; START REPLICA")?;
+    write(&pair.source, 1, "of-both")?;
+    pair.wait_for_replica()?;
+    let mut agent = pair.highwater.agent()?;
+    pair.highwater.wait_for_dump(&mut agent)?;
+    pair.highwater.catch_up(&mut agent, &pair.source)?;
+    agent.terminate(LIMIT)?;
+    write(&pair.source, 2, "purged")?;
+    pair.wait_for_replica()?;
+    purge(&pair.source)?;
+    let mut agent = pair.highwater.agent()?;
+    pair.highwater.catch_up(&mut agent, &pair.replica)?;
+    agent.terminate(LIMIT)?;
+    let archived = Archived::read(&pair.highwater)?;
+    ensure!(archived.timelines() == 1, "{} timelines: {}", archived.timelines(), agent.stderr());
+    let newest = pair.replica.remote_binlogs()?.pop_last().context("a binlog")?;
+    archived.require_binlog(&pair.replica.uuid()?, &newest.0, &newest.1)?;
+    archived.require_markers(&["<entry.of-both>".to_owned(), "<entry.purged>".to_owned()].into())?;
+    let target = MysqlServer::builder().server_id(3).start()?;
+    pair.highwater.restore(&target, &["--to", "latest"])?.success()?;
+    State::read_blocking(&pair.replica)?.require_equal(&State::read_blocking(&target)?)
+}
+
 /// No host has them all: the gap is that of the host which lacks least, and capture goes on there.
 #[test]
 fn what_no_host_has_is_the_gap_and_nothing_else() -> Result<()> {

@@ -315,7 +315,7 @@ pub fn decide(tip: &Tip, facts: &ServerFacts, files: &[BinlogFile]) -> Result<St
     });
     let (have, from) = match again {
         // One that was restored, or whose files were removed: under the same GTIDs it may have other transactions now.
-        Some(piece) if !files.is_empty() && !has(files, &piece.binlog) => {
+        Some(piece) if !files.is_empty() && files.iter().all(|file| file.name != piece.binlog) => {
             let offset = piece.end.max(tip.end_of(facts.uuid, &piece.binlog));
             return Err(Discontinuity::BinlogGone { binlog: piece.binlog.clone(), offset });
         }
@@ -352,19 +352,14 @@ pub fn decide_by_position(
     let Piece { binlog, start, end, .. } = last.clone();
     let end = end.max(tip.end_of(facts.uuid, &binlog));
     match files.iter().find(|file| file.name == binlog) {
-        _ if !has(files, &binlog) => return Err(Discontinuity::BinlogGone { binlog, offset: end }),
+        None => return Err(Discontinuity::BinlogGone { binlog, offset: end }),
         Some(file) if stream_len(file) < end => return Err(Discontinuity::Differs { binlog, start, end }),
-        None | Some(_) => {}
+        Some(_) => {}
     }
     // The command's position has 32 bits: behind 4 GiB the whole binlog is sent again.
     let offset = if u32::try_from(start).is_ok() { start.max(FIRST_EVENT_OFFSET) } else { FIRST_EVENT_OFFSET };
     let request = Request::Position(BinlogPosition { binlog, offset });
     Ok(Start { request, compare: Some(last.clone()), may_skip: false })
-}
-
-/// Whether a binlog is there. A server lists one whose file it cannot open, too, without a size.
-fn has(files: &[BinlogFile], binlog: &BinlogName) -> bool {
-    files.iter().any(|file| file.name == *binlog && file.size > 0)
 }
 
 /// A binlog's length without the header of an encrypted one.

@@ -15,6 +15,9 @@ use crate::source::{GtidMode, ServerFacts};
 /// Connections in a row to one host that bring no whole transaction before the next host is asked.
 const FRUITLESS_MAX: u32 = 3;
 
+/// A binlog that a source has not had for so long will not come back.
+const GONE_MIN: Duration = Duration::from_secs(10);
+
 /// What the connections so far mean for the next one.
 #[derive(Debug)]
 pub(super) struct Course {
@@ -146,6 +149,26 @@ impl Course {
         self.gaps.clear();
         self.away.clear();
         self.gaps_since = None;
+    }
+
+    /// The same host is next: its answer does not count yet.
+    pub(super) fn asks_again(&mut self) {
+        self.tried = self.tried.saturating_sub(1);
+    }
+
+    /// Whether a binlog has been away for so long that it will not come back: one may be purged between two answers, or cannot
+    /// be opened for a moment.
+    pub(super) fn is_gone_for_good(&mut self, why: &Discontinuity) -> bool {
+        self.seen_for(why).is_some_and(|since| since >= GONE_MIN)
+    }
+
+    /// The source has what was away.
+    pub(super) fn has_all_binlogs(&mut self) {
+        let is_gone = |why: &Discontinuity| matches!(why, Discontinuity::BinlogGone { .. });
+        self.doubt.take_if(|(why, _)| is_gone(why));
+        if self.gaps.get(&self.host).is_some_and(|gap| is_gone(&gap.why)) {
+            self.gaps.remove(&self.host);
+        }
     }
 
     /// For how long the source has differed in the same way, if it did the last time.

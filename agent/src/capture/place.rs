@@ -156,11 +156,13 @@ async fn ask_server(login: &ServerLogin, allow_positions: bool) -> Result<Answer
     let mut session = Session::connect(login).await?;
     let facts = session.facts().clone();
     check_settings(&facts, allow_positions)?;
-    let binlogs = match session.binlog_files().await {
+    let mut binlogs = match session.binlog_files().await {
         // With GTIDs they are not needed.
         Err(ServerError::MissingPrivilege { .. }) if facts.gtid_mode == GtidMode::On => Vec::new(),
         binlogs => binlogs?,
     };
+    // It lists one whose file it cannot open, too, without a size.
+    binlogs.retain(|file| file.size > 0);
     session.close().await;
     for warning in warnings(&facts) {
         tracing::warn!(source = %login.address, "{warning}");

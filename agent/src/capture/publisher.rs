@@ -252,6 +252,8 @@ impl Publisher {
                         Err(error) => match damage(&error) {
                             // What comes before it is published first.
                             Some(what) => {
+                                let file = flight.job.stretch.path().display();
+                                tracing::error!(%file, what, "the spool has changed on the disk: what comes before it is published first");
                                 flight.stage = Stage::Damaged(what);
                                 continue;
                             }

@@ -32,9 +32,6 @@ const STRIKES_MAX: u32 = 3;
 /// Timelines do not begin faster than this, one after the other.
 const BRANCH_INTERVAL: Duration = Duration::from_secs(20);
 
-/// A binlog that a server has not had for so long will not come back.
-const GONE_MIN: Duration = Duration::from_secs(10);
-
 /// A connection that stood so long was a good one, even if the source had nothing new.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -63,7 +60,10 @@ impl Capture {
         };
         match outcome {
             Ok(()) => {
-                self.drain(&CancellationToken::new()).await?;
+                if let Err(error) = self.drain(&CancellationToken::new()).await {
+                    self.report(AgentState::Failed, Some(chain(&error)));
+                    return Err(error);
+                }
                 self.report(AgentState::Stopped, None);
                 Ok(())
             }
@@ -190,6 +190,10 @@ impl Capture {
             CaptureError::Discontinuity(why @ Discontinuity::Differs { .. }) => {
                 return if course.seen_for(why).is_some() { Next::Branch(why.clone()) } else { Next::Again };
             }
+            CaptureError::Discontinuity(why @ Discontinuity::BinlogGone { .. }) if !course.is_gone_for_good(why) => {
+                course.asks_again();
+                return Next::Again;
+            }
             CaptureError::Discontinuity(why) if self.may_be_lag(why, course) => return Next::Elsewhere,
             // What this host lacks, one that lags or is away may have.
             CaptureError::Discontinuity(Discontinuity::Gap { .. } | Discontinuity::BinlogGone { .. })
@@ -276,16 +280,11 @@ impl Capture {
         course.lagging_since.is_some_and(|since| since.elapsed() < self.replica_lag_max)
     }
 
-    /// Whether the source may look otherwise the next time: a server that resets its binlogs, or somebody who puts files back,
-    /// does so file by file, and a binlog may be purged between two answers, or one that cannot be opened for a moment.
+    /// Whether a disk may look otherwise the next time: a server that resets its binlogs, or somebody who puts files back,
+    /// does so file by file.
     fn may_be_changing(&self, why: &Discontinuity, course: &mut Course) -> bool {
-        match self.places.get(course.host) {
-            Some(Place::Files(_)) => course.seen_for(why).is_none(),
-            Some(Place::Server(_)) if matches!(why, Discontinuity::BinlogGone { .. }) => {
-                course.seen_for(why).is_none_or(|since| since < GONE_MIN)
-            }
-            Some(Place::Server(_)) | None => false,
-        }
+        let is_disk = matches!(self.places.get(course.host), Some(Place::Files(_)));
+        is_disk && course.seen_for(why).is_none()
     }
 
     /// One connection from its decision to its end.
@@ -301,6 +300,7 @@ impl Capture {
             return Ok(Ended::Stopped);
         }
         let (mut start, expected) = self.decide(&answer).await?;
+        course.has_all_binlogs();
         if let (true, Request::Position(position)) = (course.reads_whole_binlog, &mut start.request) {
             // The old place may be inside an event now; the start of a binlog never is.
             position.offset = FIRST_EVENT_OFFSET;

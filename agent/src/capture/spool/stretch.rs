@@ -148,7 +148,12 @@ impl Stretch {
     /// # Errors
     /// Like those of [`Self::read`]; `InvalidData` also where an event was changed or is cut short.
     pub(in crate::capture) fn read_events(&self, start: u64, end: u64) -> io::Result<EventReader> {
-        Ok(EventReader { bytes: self.read(start, end)?, walk: EventWalk::new(self.front.checksum, start) })
+        let bytes = self.read(start, end).map_err(|error| match error.kind() {
+            // A file that was removed, or cut before its first event.
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => io::Error::new(io::ErrorKind::InvalidData, error),
+            _ => error,
+        })?;
+        Ok(EventReader { bytes, walk: EventWalk::new(self.front.checksum, start) })
     }
 
     /// Counts bytes that its file has more.

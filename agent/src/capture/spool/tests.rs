@@ -249,5 +249,7 @@ fn events_that_changed_on_the_disk_are_told() {
         }
         fs::write(stretch.path(), &good[..good.len() - 1]).unwrap();
         assert_eq!(read().unwrap_err().to_string(), "the file ends early");
+        fs::remove_file(stretch.path()).unwrap();
+        assert_eq!(stretch.read_events(start as u64, end as u64).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

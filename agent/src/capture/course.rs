@@ -195,3 +195,34 @@ struct Gap {
 pub(super) fn not_sent(binlog: &str, missing: &GtidSet) -> Discontinuity {
     Discontinuity::NotSent { binlog: binlog.to_owned(), missing: missing.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gone(binlog: &str) -> Discontinuity {
+        Discontinuity::BinlogGone { binlog: binlog.parse().unwrap(), offset: 4 }
+    }
+
+    #[test]
+    fn a_binlog_is_gone_when_it_has_been_away_for_a_while() {
+        let mut course = Course::new();
+        assert!(!course.is_gone_for_good(&gone("binlog.000001")) && !course.is_gone_for_good(&gone("binlog.000001")));
+        let age = |course: &mut Course| course.doubt.as_mut().unwrap().1 -= GONE_MIN;
+        age(&mut course);
+        assert!(course.is_gone_for_good(&gone("binlog.000001")));
+        // Another one has only now been missed, and one that was there meanwhile too.
+        assert!(!course.is_gone_for_good(&gone("binlog.000002")));
+        age(&mut course);
+        course.has_all_binlogs();
+        assert!(!course.is_gone_for_good(&gone("binlog.000002")));
+    }
+
+    #[test]
+    fn asking_the_same_host_again_is_no_other_host() {
+        let mut course = Course::new();
+        course.tried = 1;
+        course.asks_again();
+        assert_eq!(course.tried, 0);
+    }
+}

@@ -145,9 +145,14 @@ fn site_with_a_binlog_to_lose() -> Result<(Protected, State)> {
     Ok((site, state))
 }
 
-/// What was in the lost binlog cannot be compared: a gap, and one new timeline; what was captured before is restorable, and
-/// so is what comes now. The source itself cannot be asked for all of its binlogs.
+/// What was in the lost binlog cannot be compared.
 fn require_gone(site: &mut Protected, before: &State) -> Result<()> {
+    require_gap(site, before, &last_gtid(before)?, "the source no longer has binlog.")
+}
+
+/// One break, for this reason, with a dump; what was captured before it is restorable, and so is what comes now. The source
+/// itself cannot be asked for all of its binlogs.
+fn require_gap(site: &mut Protected, before: &State, last_gtid: &str, words: &str) -> Result<()> {
     site.restart_agent(&[])?;
     site.highwater.wait_until("dump of the new timeline", LIMIT, &mut site.agent, |highwater| {
         Ok(highwater.inventory()?.dumps.iter().any(|dump| dump.timeline.0 == 2))
@@ -158,10 +163,9 @@ fn require_gone(site: &mut Protected, before: &State) -> Result<()> {
     let timelines = site.highwater.inventory()?.timelines;
     ensure!(timelines.len() == 2, "{timelines:?}");
     let reason = &timelines[1].reason;
-    ensure!(reason.starts_with("gap: the source no longer has binlog."), "{reason}");
-    let last = last_gtid(before)?;
+    ensure!(reason.starts_with("gap: ") && reason.contains(words), "{reason}");
     for (point, state) in [
-        (["--timeline", "1", "--to-gtid", &last], before),
+        (["--timeline", "1", "--to-gtid", last_gtid], before),
         (["--timeline", "2", "--to", "latest"], &State::read_blocking(&site.source)?),
     ] {
         let target = MysqlServer::builder().server_id(3).start()?;
@@ -185,6 +189,20 @@ fn a_captured_binlog_whose_file_was_removed_cannot_be_compared() -> Result<()> {
     site.source.sql("FLUSH BINARY LOGS; INSERT INTO d.t VALUES (3, 'in the file behind it')")?;
     std::fs::remove_file(site.source.data().join(lost))?;
     require_gone(&mut site, &state)
+}
+
+#[test]
+fn a_binlog_whose_file_was_removed_before_it_was_captured_is_a_gap_with_its_exact_transactions() -> Result<()> {
+    let (mut site, state) = archived_site()?;
+    let last = last_gtid(&state)?;
+    site.source.sql("FLUSH BINARY LOGS")?;
+    let before = site.source.gtid_executed()?;
+    site.source.sql("INSERT INTO d.t VALUES (2, 'in a file that is removed')")?;
+    let lost = site.source.only_gtid_since(&before)?;
+    let removed = site.source.binlogs()?.pop().context("a binlog")?;
+    site.source.sql("FLUSH BINARY LOGS; INSERT INTO d.t VALUES (3, 'in the file behind it')")?;
+    std::fs::remove_file(site.source.data().join(removed))?;
+    require_gap(&mut site, &state, &last, &format!("that it did not send: {lost}"))
 }
 
 #[test]

@@ -46,8 +46,8 @@ pub(super) struct Course {
     gaps_since: Option<Instant>,
     /// Hosts that did not answer the last time.
     away: BTreeSet<usize>,
-    /// Whether a binlog that is asked for by position is read from its start on.
-    pub(super) reads_whole_binlog: bool,
+    /// Whether the source could not read what it was asked for.
+    pub(super) passes_unreadable: bool,
     /// When the last timeline was begun.
     pub(super) branched: Option<Instant>,
     /// The timeline that was begun behind transactions without GTIDs.
@@ -71,7 +71,7 @@ impl Course {
             gaps: BTreeMap::new(),
             gaps_since: None,
             away: BTreeSet::new(),
-            reads_whole_binlog: false,
+            passes_unreadable: false,
             branched: None,
             behind: None,
         }
@@ -83,7 +83,7 @@ impl Course {
         if was_good {
             self.backoff.reset();
             (self.tried, self.fruitless, self.lagging_since, self.doubt) = (0, 0, None, None);
-            self.reads_whole_binlog = false;
+            self.passes_unreadable = false;
             self.forget_gaps();
             return;
         }

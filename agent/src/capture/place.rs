@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use highwater_binlog::{FIRST_EVENT_OFFSET, GtidSet};
+use highwater_binlog::{BinlogName, BinlogPosition, FIRST_EVENT_OFFSET, GtidSet};
 use tokio::task::spawn_blocking;
 
 use super::acks::Acks;
@@ -42,6 +42,8 @@ pub(super) struct Answer {
     pub(super) facts: ServerFacts,
     /// Its binlogs, oldest first; none where it does not tell.
     binlogs: Vec<BinlogFile>,
+    /// The first that it has behind all those whose files it cannot open, if there are such.
+    behind_unreadable: Option<BinlogName>,
     /// What a disk says beyond that.
     files: Option<FilesHistory>,
 }
@@ -106,7 +108,12 @@ impl Place {
 pub(super) fn ask_files(files: &ServerFiles, known: &Known, allow_positions: bool) -> Result<Answer, CaptureError> {
     let history = files.history(&known.enough, &known.starting, known.numbered)?;
     check_settings(&history.facts, allow_positions)?;
-    Ok(Answer { facts: history.facts.clone(), binlogs: history.binlogs.clone(), files: Some(history) })
+    Ok(Answer {
+        facts: history.facts.clone(),
+        binlogs: history.binlogs.clone(),
+        behind_unreadable: None,
+        files: Some(history),
+    })
 }
 
 impl Answer {
@@ -129,6 +136,23 @@ impl Answer {
             position.offset = FIRST_EVENT_OFFSET;
         }
         Ok(start)
+    }
+
+    /// What can still be asked for when the source could not read what it was asked for: what it has behind that says itself
+    /// what came before it.
+    pub(super) fn pass_unreadable(&self, tip: &Tip, start: Start) -> Start {
+        match (start.request, &self.behind_unreadable) {
+            // The old place may be inside an event now; the start of a binlog never is.
+            (Request::Position(BinlogPosition { binlog, .. }), _) => {
+                let request = Request::Position(BinlogPosition { binlog, offset: FIRST_EVENT_OFFSET });
+                Start { request, ..start }
+            }
+            (Request::Gtids { .. }, Some(behind)) => {
+                let request = Request::Gtids { have: tip.captured.clone(), from: Some(behind.clone()) };
+                Start { request, compare: None, ..start }
+            }
+            (request @ Request::Gtids { .. }, None) => Start { request, ..start },
+        }
     }
 
     /// The files from there on.
@@ -162,12 +186,14 @@ async fn ask_server(login: &ServerLogin, allow_positions: bool) -> Result<Answer
         binlogs => binlogs?,
     };
     // It lists one whose file it cannot open, too, without a size.
+    let unreadable = binlogs.iter().rposition(|file| file.size == 0);
+    let behind_unreadable = unreadable.and_then(|last| binlogs.get(last + 1)).map(|file| file.name.clone());
     binlogs.retain(|file| file.size > 0);
     session.close().await;
     for warning in warnings(&facts) {
         tracing::warn!(source = %login.address, "{warning}");
     }
-    Ok(Answer { facts, binlogs, files: None })
+    Ok(Answer { facts, binlogs, behind_unreadable, files: None })
 }
 
 async fn open_server(

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_binlog::FIRST_EVENT_OFFSET;
 use highwater_catalog::{Blake3Digest, Timeline, TimelineId};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -177,7 +176,7 @@ impl Capture {
     fn next(&self, error: &CaptureError, course: &mut Course) -> Next {
         let everywhere = course.tried >= self.places.len();
         course.note(error);
-        course.reads_whole_binlog |= error.is_unreadable_binlog();
+        course.passes_unreadable |= error.is_unreadable_binlog();
         match error {
             CaptureError::Source(ServerError::AnonymousTransaction { .. })
             | CaptureError::Stream(StreamError::Anonymous { .. })
@@ -301,9 +300,8 @@ impl Capture {
         }
         let (mut start, expected) = self.decide(&answer).await?;
         course.has_all_binlogs();
-        if let (true, Request::Position(position)) = (course.reads_whole_binlog, &mut start.request) {
-            // The old place may be inside an event now; the start of a binlog never is.
-            position.offset = FIRST_EVENT_OFFSET;
+        if let (true, Some(tip)) = (course.passes_unreadable, self.stage.tip()) {
+            start = answer.pass_unreadable(tip, start);
         }
         let opening = place.open(&self.identity, &answer, &start, self.ack);
         let Some(opened) = meanwhile(&mut self.stage, stop, opening).await? else { return Ok(Ended::Stopped) };

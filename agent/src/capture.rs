@@ -6,6 +6,7 @@ mod continuity;
 mod course;
 mod error;
 mod follower;
+mod hold;
 mod index;
 mod keys;
 mod lineage;

@@ -28,6 +28,8 @@ pub const CRASH_POINTS: &[&str] = &[
     "seg.fsync.after",
     "seg.dirsync.before",
     "seg.dirsync.after",
+    // Some of what was held in memory is written.
+    "held.write.mid",
     "ack.before",
     "ack.after",
     "rotate.seen",

@@ -3,13 +3,14 @@
 //! Sealing needs public keys only. `age -d -i IDENTITY | zstd -d` undoes it without this program.
 
 mod keys;
+mod payload;
 mod reader;
 mod writer;
 
 pub use keys::{Identities, NewIdentity, Recipients};
 pub use reader::{Expected, UnsealError, Unsealer};
-pub(crate) use writer::Tally;
 pub use writer::{Compression, SealWriter};
+pub(crate) use writer::{FRAME_BYTES, Tally};
 
 use crate::exit::Exit;
 

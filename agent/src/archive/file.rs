@@ -1,6 +1,6 @@
 //! Kept files: encrypted binlogs as their server wrote them, header and body apart.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 use highwater_binlog::{BinlogName, ENCRYPTION_HEADER_LEN, GtidSet, ServerUuid};
 use highwater_catalog::{
@@ -11,7 +11,7 @@ use highwater_keyring::FileMark;
 use super::pieces::{Pieces, Stored, Stretch};
 use super::{Archive, ArchiveError, ObjectReader, Published, StoredFacts, now};
 use crate::failpoint;
-use crate::seal::Compression;
+use crate::seal::{Compression, FRAME_BYTES};
 
 /// A kept file before it is sealed: all its facts but those of its objects. Its body was proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,8 +111,9 @@ impl Archive {
         header: &[u8; ENCRYPTION_HEADER_LEN],
         body: &mut dyn Read,
     ) -> Result<KeptFile, ArchiveError> {
+        let mut body = BufReader::with_capacity(FRAME_BYTES, body);
         // Encrypted bytes do not compress: whoever tries hardest finds nothing.
-        let Stored { objects, keys, .. } = Pieces::new(self, draft.stretch(), Compression::Fast).store(body)?;
+        let Stored { objects, keys, .. } = Pieces::new(self, draft.stretch(), Compression::Fast).store(&mut body)?;
         let pieces = Pieces::in_one(self, draft.header_stretch(), Compression::Fast);
         let header = pieces.store(&mut header.as_slice()).inspect_err(|_| self.discard(keys))?.objects;
         let [header] = header.as_slice() else {

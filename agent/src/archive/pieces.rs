@@ -1,6 +1,6 @@
 //! Cutting the bytes of a segment or a kept file into objects.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::time::{Duration, Instant};
 
 use highwater_catalog::{Blake3Digest, ObjectFacts, Segment};
@@ -78,7 +78,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// Stores all of `plain`, which must be as long as the stretch says, and returns its digest.
-    fn store_all(&mut self, plain: &mut dyn Read) -> Result<Blake3Digest, ArchiveError> {
+    fn store_all(&mut self, plain: &mut dyn BufRead) -> Result<Blake3Digest, ArchiveError> {
         let mut start = self.stretch.start;
         while start < self.stretch.end {
             if !self.objects.is_empty() {
@@ -101,7 +101,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// Stores all of `plain`; removes the objects if it fails.
-    pub(super) fn store(mut self, plain: &mut dyn Read) -> Result<Stored, ArchiveError> {
+    pub(super) fn store(mut self, plain: &mut dyn BufRead) -> Result<Stored, ArchiveError> {
         let expected = self.stretch.digest;
         let stored = match self.store_all(plain) {
             Ok(digest) if expected.is_some_and(|expected| expected != digest) => {
@@ -129,7 +129,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    fn store_one(&mut self, start: u64, end: u64, plain: &mut dyn Read) -> Result<(), ArchiveError> {
+    fn store_one(&mut self, start: u64, end: u64, plain: &mut dyn BufRead) -> Result<(), ArchiveError> {
         let archive = self.archive;
         let began = Instant::now();
         let mut writer = archive.seal_writer(self.compression)?;
@@ -196,16 +196,29 @@ impl Archive {
 
 /// Plain bytes on their way into an object, of which the whole segment has a digest too.
 struct Observed<'a> {
-    plain: &'a mut dyn Read,
+    plain: &'a mut dyn BufRead,
     whole: Option<&'a mut Tally>,
 }
 
 impl Read for Observed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.plain.read(buffer)?;
-        if let Some(whole) = &mut self.whole {
-            whole.add(&buffer[..count]);
-        }
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
         Ok(count)
+    }
+}
+
+impl BufRead for Observed<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.plain.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        if let Some(whole) = &mut self.whole
+            && let Ok(ready) = self.plain.fill_buf()
+        {
+            whole.add(ready.get(..count).unwrap_or_default());
+        }
+        self.plain.consume(count);
     }
 }

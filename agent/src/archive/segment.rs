@@ -1,7 +1,7 @@
 //! Segments: published once, read back whole.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Seek, SeekFrom};
 use std::path::Path;
 
 use highwater_binlog::{BinlogName, GtidSet, ServerUuid};
@@ -125,7 +125,7 @@ impl Archive {
     ///
     /// Publishing the same segment again, after a crash or a lost answer, returns the one that is there. Anything else
     /// under its number is a conflict.
-    pub fn publish_segment(&self, draft: SegmentDraft, plain: &mut dyn Read) -> Result<Segment, ArchiveError> {
+    pub fn publish_segment(&self, draft: SegmentDraft, plain: &mut dyn BufRead) -> Result<Segment, ArchiveError> {
         let stored = self.store_segment(&draft, plain, Compression::Regular)?;
         self.publish_stored(draft, stored)
     }
@@ -135,7 +135,7 @@ impl Archive {
     pub fn store_segment(
         &self,
         draft: &SegmentDraft,
-        plain: &mut dyn Read,
+        plain: &mut dyn BufRead,
         compression: Compression,
     ) -> Result<StoredSegment, ArchiveError> {
         // What could not be read back is refused before anything is stored.

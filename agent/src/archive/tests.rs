@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{BufReader, Write};
 use std::sync::Mutex;
 
 use highwater_catalog::{
@@ -302,7 +302,8 @@ fn bytes_that_cannot_be_read_are_no_fault_of_the_scratch_folder() {
     let store = MemoryStore::new();
     let archive = archive(&store);
     let before = keys(&store);
-    let error = archive.publish_segment(draft(0, b"four", None), &mut (&b"fo"[..]).chain(Broken)).unwrap_err();
+    let error =
+        archive.publish_segment(draft(0, b"four", None), &mut BufReader::new((&b"fo"[..]).chain(Broken))).unwrap_err();
     assert_eq!(error.to_string(), "read segment 0-4 of binlog.000001");
     assert_eq!(keys(&store), before);
 }

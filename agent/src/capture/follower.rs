@@ -158,6 +158,8 @@ pub struct Follower {
     mode: Mode,
     /// Whether age is a reason to cut.
     by_age: bool,
+    /// Bytes with which a segment is cut, if the policy does not say fewer.
+    bytes_max: u64,
     checksum: ChecksumAlgorithm,
     /// The last format description event.
     description: Vec<u8>,
@@ -215,6 +217,7 @@ impl Follower {
             may_skip: start.may_skip,
             mode,
             by_age: true,
+            bytes_max: u64::MAX,
             // What we announced; each binlog's format description says how it goes on.
             checksum: ChecksumAlgorithm::Crc32,
             description: Vec::new(),
@@ -278,6 +281,11 @@ impl Follower {
     /// Says whether age is a reason to cut, from now on; size always is.
     pub fn cut_by_age(&mut self, by_age: bool) {
         self.by_age = by_age;
+    }
+
+    /// Cuts segments with so many bytes, from now on, if the policy does not say fewer.
+    pub fn cut_by_size(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
     }
 
     /// Cuts what is due by age.
@@ -543,7 +551,8 @@ impl Follower {
         if tracker.open().is_some() {
             failpoint::crash("recv.mid_trx");
         }
-        let due = if self.by_age { segmenter.is_due(now_micros) } else { segmenter.is_full() };
+        let due = segmenter.facts().byte_count() >= self.bytes_max
+            || if self.by_age { segmenter.is_due(now_micros) } else { segmenter.is_full() };
         append(effects, range);
         if event.header().timestamp > 0 {
             self.last_event_second = Some(event.header().timestamp);

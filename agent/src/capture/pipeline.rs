@@ -15,12 +15,13 @@ use super::Followed;
 use super::acks::{Acks, WantedAck};
 use super::error::CaptureError;
 use super::follower::{Cut, Effect, Follower, StreamError};
+use super::hold::{HELD_BYTES_MAX, HELD_SEGMENT_BYTES_MAX, HeldBytes, Hold, Situation};
 use super::progress::Progress;
 use super::publisher::{Job, Published, Publisher};
 use super::reader::{Batch, Incoming, Received};
 use super::report::{AgentReport, AgentState, Reporter, now_micros};
 use super::room::Room;
-use super::spool::{Spool, Stretch};
+use super::spool::{Keep, Spool, Stretch};
 use super::watched::Look;
 use super::writer::{Batched, Origin, Written, write};
 
@@ -50,6 +51,8 @@ enum Action {
     Published(Option<Box<Published>>),
     /// Everything whole is to be published now.
     Cut,
+    /// What is held in memory is to be written.
+    Write,
     Tick,
 }
 
@@ -91,6 +94,7 @@ pub(super) struct Pipeline<'a> {
     cut: u64,
     /// Whether the spool may be written.
     spool_failed: bool,
+    hold: Hold,
     /// Zero of the times that segments' ages are counted with.
     epoch: Instant,
 }
@@ -104,6 +108,7 @@ impl<'a> Pipeline<'a> {
         acks: Acks,
         looks: watch::Receiver<Option<Look>>,
         followed: &'a watch::Sender<Option<Followed>>,
+        hold: Hold,
     ) -> Self {
         let cut = plant.progress.received();
         let epoch = Instant::now();
@@ -119,6 +124,7 @@ impl<'a> Pipeline<'a> {
             durable: None,
             cut,
             spool_failed: false,
+            hold,
             epoch,
         }
     }
@@ -143,6 +149,7 @@ impl<'a> Pipeline<'a> {
         if !self.spool_failed {
             let mut effects = Vec::new();
             self.follower.cut(&mut effects);
+            self.hold.end();
             let performed = self.perform(vec![Batched::without_bytes(effects)], None).await;
             if let Some(spool) = self.plant.spool.as_mut().filter(|_| performed.is_ok()) {
                 spool.discard();
@@ -188,6 +195,9 @@ impl<'a> Pipeline<'a> {
         if let Some(end) = self.end.take() {
             return Ok(Action::End(end));
         }
+        if self.plant.is_holding() && self.keep(0) == Keep::Spooled {
+            return Ok(Action::Write);
+        }
         let busy = self.plant.publisher.is_busy();
         let full = self.is_full();
         if !busy && (full || self.acks.want_segments()) && self.durable.is_some() {
@@ -197,7 +207,7 @@ impl<'a> Pipeline<'a> {
         let due = self.follower.due_at().filter(|_| !self.plant.publisher.is_behind());
         let due = due.map(|at| Duration::from_micros(at).saturating_sub(self.epoch.elapsed()));
         // Inside of one transaction there is nothing to publish, so nothing that could make room.
-        let room = !full || !busy;
+        let room = !busy || !(full || self.holds_enough());
         let has_uncut = self.durable.is_some();
         let first = tokio::select! {
             biased;
@@ -236,6 +246,7 @@ impl<'a> Pipeline<'a> {
         match action {
             Action::Stop => end = Some(Ok(Ended::Stopped)),
             Action::End(source) => end = Some(Ok(Ended::Source(source))),
+            Action::Write => {}
             Action::Tick => self.follower.tick(self.now(), &mut effects),
             Action::Cut => self.follower.cut(&mut effects),
             Action::Published(published) => self.published(published),
@@ -246,6 +257,8 @@ impl<'a> Pipeline<'a> {
 
     fn accept(&mut self, batches: Vec<Batch>) -> Applied {
         let now = self.now();
+        let is_held = self.keep(0) == Keep::Held;
+        self.follower.cut_by_size(if is_held { HELD_SEGMENT_BYTES_MAX } else { u64::MAX });
         let mut applied = Applied { batches: Vec::new(), ack: None, end: None };
         let mut received = self.plant.progress.received();
         for batch in batches {
@@ -283,7 +296,9 @@ impl<'a> Pipeline<'a> {
 
     /// Writes, syncs once, and hands over what was cut.
     async fn perform(&mut self, batches: Vec<Batched>, ack: Option<WantedAck>) -> Result<(), CaptureError> {
-        if batches.iter().all(|batch| batch.effects.is_empty()) {
+        let keep = self.keep(batches.iter().map(|batch| Batched::received(&batch.effects)).sum());
+        let writes_held = keep == Keep::Spooled && self.plant.is_holding();
+        if batches.iter().all(|batch| batch.effects.is_empty()) && !writes_held {
             // What it is about is in the spool already, or in the archive.
             self.acks.want(ack);
             return Ok(());
@@ -294,13 +309,16 @@ impl<'a> Pipeline<'a> {
         let lineage = (!batches.iter().all(is_plain)).then(|| self.plant.publisher.lineage());
         let origin = Origin { server: self.follower.server(), lineage };
         let mut spool = self.plant.spool.take().ok_or(CaptureError::Task("the spool"))?;
-        let (spool, written, result) = spawn_blocking(move || {
+        let is_in_memory = keep == Keep::Held && spool.current().is_none_or(|stretch| stretch.is_held());
+        let work = move || {
             let mut written = Written::default();
-            let result = write(&mut spool, origin, &batches, &mut written);
+            let result = write(&mut spool, origin, &batches, &mut written, keep);
             (spool, written, result)
-        })
-        .await
-        .map_err(|_| CaptureError::Task("writing the spool"))?;
+        };
+        let (spool, written, result) = match is_in_memory {
+            true => work(),
+            false => spawn_blocking(work).await.map_err(|_| CaptureError::Task("writing the spool"))?,
+        };
         let spool = self.plant.spool.insert(spool);
         if let Err(source) = result {
             self.spool_failed = true;
@@ -310,7 +328,9 @@ impl<'a> Pipeline<'a> {
         }
         let current = spool.current();
         self.plant.progress.receive(written.bytes);
-        self.plant.progress.spool();
+        if keep == Keep::Spooled {
+            self.plant.progress.spool();
+        }
         for job in written.jobs {
             self.cut += job.cut.facts.byte_count();
             self.plant.publisher.push(job);
@@ -330,6 +350,23 @@ impl<'a> Pipeline<'a> {
         if let Err(error) = spool.abandon() {
             tracing::error!(error = %error, "the failed spool file cannot be cut");
         }
+    }
+
+    /// Where bytes that came are to be safe first.
+    fn keep(&self, came: u64) -> Keep {
+        let publisher = &self.plant.publisher;
+        self.hold.keep(&Situation {
+            acknowledges: self.acks.are_given(),
+            is_blocked: publisher.is_blocked(),
+            is_busy: publisher.is_busy(),
+            binlog: self.follower.position().map(|(binlog, _)| binlog),
+            came,
+            held: self.plant.held(),
+        })
+    }
+
+    fn holds_enough(&self) -> bool {
+        self.plant.held().iter().map(|held| held.bytes).sum::<u64>() >= HELD_BYTES_MAX
     }
 
     fn is_full(&self) -> bool {
@@ -356,8 +393,9 @@ impl<'a> Pipeline<'a> {
         let position = self.follower.position().map(|(binlog, offset)| format!("{binlog}:{offset}"));
         let last_event = self.follower.last_event_second();
         // What is on the disk and in no segment yet counts too.
-        let whole = self.follower.captured().to_string();
         let plant = &*self.plant;
+        let safe = if plant.is_holding() { &plant.publisher.standing().captured } else { self.follower.captured() };
+        let whole = safe.to_string();
         self.reporter.update(|report| {
             report.state = state;
             plant.describe(report);
@@ -435,12 +473,31 @@ impl Plant {
     /// Takes a published segment into account, and then lets go of its bytes in the spool.
     pub(super) fn published(&mut self, published: Published) {
         let bytes = published.segment.end - published.segment.start;
+        if published.was_held() {
+            self.progress.pass_the_spool(bytes);
+        }
         self.progress.store(bytes);
         self.progress.catalogue(bytes);
         self.progress.purge(bytes);
         let segment = published.release();
         tracing::debug!(binlog = %segment.binlog, start = segment.start, end = segment.end,
             transactions = segment.transactions, sequence = segment.sequence, "segment published");
+    }
+
+    /// Whether something received is in memory only.
+    fn is_holding(&self) -> bool {
+        self.spool.as_ref().is_some_and(Spool::is_holding)
+    }
+
+    /// What is.
+    fn held(&self) -> Vec<HeldBytes> {
+        let held = self.spool.iter().flat_map(Spool::held);
+        held.map(|stretch| HeldBytes {
+            binlog: stretch.name().binlog.clone(),
+            bytes: stretch.held_bytes(),
+            age: stretch.begun().elapsed(),
+        })
+        .collect()
     }
 
     /// Says how far everything is.
@@ -450,7 +507,7 @@ impl Plant {
         report.spool_bytes = self.spool.as_ref().map_or(0, Spool::bytes);
         report.timeline = Some(standing.timeline.0);
         report.stored_gtids = standing.captured.to_string();
-        report.spooled_gtids = tip.captured.to_string();
+        report.spooled_gtids = if self.is_holding() { &standing.captured } else { &tip.captured }.to_string();
         if let Some(trouble) = self.publisher.trouble() {
             report.last_error = Some(trouble);
         }

@@ -1,5 +1,6 @@
 //! Where a source is: a server that sends its binlog, or a server's disk that has it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -152,6 +153,14 @@ impl Answer {
                 Start { request, compare: None, ..start }
             }
             (request @ Request::Gtids { .. }, None) => Start { request, ..start },
+        }
+    }
+
+    /// The binlogs that the source has closed: it will have them until it purges them.
+    pub(super) fn closed_binlogs(&self) -> BTreeSet<BinlogName> {
+        match (&self.files, self.binlogs.split_last()) {
+            (None, Some((_, closed))) => closed.iter().map(|file| file.name.clone()).collect(),
+            (Some(_), _) | (None, None) => BTreeSet::new(),
         }
     }
 

@@ -36,6 +36,12 @@ impl Progress {
         self.check();
     }
 
+    /// Bytes that were held in memory are about to be counted as stored: that is more than spooled.
+    pub fn pass_the_spool(&mut self, bytes: u64) {
+        self.spooled = self.spooled.saturating_add(bytes);
+        self.check();
+    }
+
     /// A segment's manifest is in the store.
     pub fn store(&mut self, bytes: u64) {
         self.stored = self.stored.saturating_add(bytes);
@@ -68,7 +74,7 @@ impl Progress {
 
     /// The stream ended: what was not cut into segments, so far `cut` bytes of all received, is asked for again.
     pub fn forget_behind(&mut self, cut: u64) {
-        (self.received, self.spooled) = (cut, cut);
+        (self.received, self.spooled) = (cut, self.spooled.min(cut));
         self.acknowledged = self.acknowledged.min(cut);
         self.check();
     }

@@ -27,7 +27,7 @@ use crate::source::Retry;
 /// With so many segments waiting for the store, age is no reason to cut another: they get larger instead of more.
 const WAITING_MANY: usize = 8;
 
-/// Most segments that are sealed at the same time: by then the network or the disk is slower. Each takes about 5 MiB.
+/// Most segments that are sealed at the same time: by then the network or the disk is slower. Each takes about 1 MiB.
 const FLIGHTS_MAX: usize = 4;
 
 /// A store that takes longer than this, and a second for each MiB, for the objects or the manifest of a segment may never
@@ -87,6 +87,11 @@ pub(super) struct Published {
 }
 
 impl Published {
+    /// Whether its bytes were never on the disk.
+    pub(super) fn was_held(&self) -> bool {
+        self.stretch.is_held()
+    }
+
     /// Lets go of its bytes in the spool.
     pub(super) fn release(self) -> Segment {
         self.stretch.published(self.segment.end);
@@ -129,8 +134,8 @@ impl Publisher {
             tip,
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
-            // One of them waits for the disk.
-            flights_max: available_parallelism().map_or(1, |cores| (cores.get() + 1).min(FLIGHTS_MAX)),
+            // One of them waits for the disk, and one for the manifest of the one before it.
+            flights_max: available_parallelism().map_or(1, |cores| (cores.get() + 2).min(FLIGHTS_MAX)),
             catching_up: false,
             store_is_slower: false,
             index,
@@ -359,7 +364,7 @@ impl Publisher {
             let stored = stretch
                 .read_events(draft.start, draft.end)
                 .map_err(|source| ArchiveError::Read { object: format!("spool of {}", draft.binlog), source })
-                .and_then(|mut plain| archive.store_segment(&draft, &mut plain, compression));
+                .and_then(|mut plain| archive.store_segment(&draft, &mut *plain, compression));
             Done::Stored(draft.sequence, stored.map_err(CaptureError::from))
         });
     }

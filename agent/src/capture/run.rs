@@ -13,6 +13,7 @@ use super::continuity::{Discontinuity, Request, Start};
 use super::course::{Course, not_sent};
 use super::error::CaptureError;
 use super::follower::{Follower, StreamError};
+use super::hold::Hold;
 use super::ownership::Ownership;
 use super::pipeline::{Ended, Pipeline, Plant};
 use super::place::{Answer, Known, Place};
@@ -331,7 +332,8 @@ impl Capture {
         let cut_wanted = Arc::default();
         let followed = Followed { connection, server: facts.uuid, host, witness, cut_wanted };
         self.followed.send_replace(Some(followed));
-        let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks, &self.followed);
+        let hold = Hold::new(answer.closed_binlogs());
+        let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks, &self.followed, hold);
         let ended = pipeline.run(&mut from, stop).await;
         self.followed.send_replace(None);
         if pipeline.has_streamed() {

@@ -14,6 +14,7 @@ use super::acks::Acks;
 use super::continuity::{Discontinuity, Start};
 use super::error::CaptureError;
 use super::follower::{Cut, Effect, Follower, StreamError};
+use super::hold::Hold;
 use super::ownership::Ownership;
 use super::pipeline::{Ended, Pipeline};
 use super::place::{Answer, Known, Place, ask_files};
@@ -280,7 +281,8 @@ impl Capture {
         let mut from = reader::start(Stream::Files { stream: Box::new(stream), follow: false }, &mut tasks);
         let (_, looks) = tokio::sync::watch::channel(None);
         let acks = Acks::new(AckPolicy::Off, None);
-        let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks, &self.followed);
+        let hold = Hold::default();
+        let mut pipeline = Pipeline::new(follower, plant, &mut self.reporter, acks, looks, &self.followed, hold);
         let telling = async {
             loop {
                 tell(read.load(Ordering::Relaxed));

@@ -5,30 +5,30 @@
 //! ([`Spool::open`] lists what is there). A stretch is removed when everything wanted of it is published.
 
 mod cipher;
+mod file;
+mod memory;
 mod stretch;
 
 pub(super) use cipher::SpoolKey;
 pub(super) use stretch::{Stretch, StretchName};
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use highwater_binlog::{
-    ChecksumAlgorithm, EVENT_HEADER_LEN, EventHeader, EventType, FIRST_EVENT_OFFSET, FormatDescription, MAGIC,
-    RawEvent, StreamCipher,
+    ChecksumAlgorithm, ENCRYPTION_HEADER_LEN, EVENT_HEADER_LEN, EventHeader, EventType, FIRST_EVENT_OFFSET,
+    FormatDescription, MAGIC, RawEvent,
 };
 
-use self::stretch::Front;
+use self::file::{FileReader, SpoolFile};
+use self::memory::{Held, Memory};
+use self::stretch::{Body, Front};
 use super::lineage::LineageMark;
 use crate::failpoint;
 use crate::fsync;
-
-/// Bytes encrypted at a time.
-const CIPHER_BYTES: usize = 256 << 10;
 
 /// Space that is kept back, so that catalog and report can still be written when the file system is full.
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
@@ -48,6 +48,10 @@ pub(super) struct Spool {
     current: Option<Current>,
     /// Stretches that ended since everything was on the disk.
     ended: Vec<Arc<Stretch>>,
+    /// Stretches that are in memory, oldest first.
+    held: Vec<Weak<Stretch>>,
+    /// What they are kept in.
+    memory: Memory,
     /// Whether the folder has names that are not on the disk yet.
     unsynced_names: bool,
     total: Arc<AtomicU64>,
@@ -57,14 +61,31 @@ pub(super) struct Spool {
 #[derive(Debug)]
 struct Current {
     stretch: Arc<Stretch>,
-    file: File,
-    cipher: Option<StreamCipher>,
+    output: Output,
     /// Offset in the binlog after its last byte.
     end: u64,
     /// What stretches that continue this one begin with.
     description: Vec<u8>,
     /// Offset after the last byte handed over for publishing.
     handed_over: u64,
+}
+
+/// Where the stretch that is being written goes.
+#[derive(Debug)]
+enum Output {
+    /// To its file.
+    File(SpoolFile),
+    /// Nowhere yet.
+    Held,
+}
+
+/// Where bytes are to be safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// In the spool, before anything else.
+    Spooled,
+    /// In the archive: until then they may wait in memory, since the source has them.
+    Held,
 }
 
 impl Spool {
@@ -84,6 +105,8 @@ impl Spool {
             next,
             current: None,
             ended: Vec::new(),
+            held: Vec::new(),
+            memory: Memory::default(),
             unsynced_names: false,
             total,
         };
@@ -143,12 +166,13 @@ impl Spool {
         let size = file.metadata()?.len();
         fsync::sync_data(&file, &path, size)?;
         fsync::sync_directory(&self.folder)?;
-        let mut reader = stretch::plain_reader(&path, 0, self.key.as_deref())?;
+        let mut reader = FileReader::open(&path, 0, self.key.as_deref())?;
         let (description, head) = read_description(&mut reader)?;
         let head = if name.start == 0 { 0 } else { head };
         let header = reader.header_len();
         let front = Front { header, head, checksum: description.checksum_algorithm };
-        let stretch = Stretch::new(path, name.clone(), front, self.key.clone(), Arc::clone(&self.total));
+        let (key, total) = (self.key.clone(), Arc::clone(&self.total));
+        let stretch = Stretch::new(path, name.clone(), front, key, total, Body::File);
         stretch.grow(size);
         Ok((Arc::new(stretch), description))
     }
@@ -189,42 +213,39 @@ impl Spool {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn begin(&mut self, name: StretchName, description: &[u8]) -> io::Result<u64> {
+    pub(super) fn begin(&mut self, name: StretchName, description: &[u8], keep: Keep) -> io::Result<u64> {
         self.sync_current()?;
-        self.ended.extend(self.current());
+        if keep == Keep::Spooled {
+            self.write_held()?;
+        }
+        self.ended.extend(self.current().filter(|stretch| !stretch.is_held()));
         self.close_current();
         let name = StretchName { number: self.next, ..name };
-        let path = self.path(&name);
-        failpoint::io("spool.open")?;
         self.next += 1;
-        let sealed = self.key.as_ref().map(|key| key.create()).transpose()?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        self.unsynced_names = true;
-        failpoint::crash("seg.open.tmp");
         let checksum = described(description)?.checksum_algorithm;
         let (start, description) = (name.start, description.to_vec());
-        let header: &[u8] = sealed.as_ref().map_or(&[], |(header, _)| header);
-        if let Err(error) = file.write_all(header) {
-            // Nobody else knows of it. If it stays, the next start finds nothing in it.
-            let _ = fs::remove_file(&path);
-            return Err(error);
-        }
-        let header = byte_count(header.len());
+        let header = if self.key.is_some() { byte_count(ENCRYPTION_HEADER_LEN) } else { 0 };
         let head = if start == 0 { 0 } else { byte_count(MAGIC.len() + description.len()) };
         let front = Front { header, head, checksum };
-        let stretch = Stretch::new(path, name, front, self.key.clone(), Arc::clone(&self.total));
-        stretch.grow(header);
+        let body = match keep {
+            Keep::Spooled => Body::File,
+            Keep::Held => Body::Held(Held::new(description.clone(), self.memory.clone())),
+        };
+        let stretch = Stretch::new(self.path(&name), name, front, self.key.clone(), Arc::clone(&self.total), body);
         let stretch = Arc::new(stretch);
-        let cipher = sealed.map(|(_, cipher)| cipher);
-        self.current = Some(Current { stretch, file, cipher, end: start, description, handed_over: start });
-        let Some(current) = &mut self.current else { return Ok(0) };
+        let output = match keep {
+            Keep::Spooled => Output::File(self.create(&stretch, &description)?),
+            Keep::Held => {
+                self.held.retain(|stretch| stretch.strong_count() > 0);
+                self.held.push(Arc::downgrade(&stretch));
+                Output::Held
+            }
+        };
+        self.current = Some(Current { stretch, output, end: start, description, handed_over: start });
         if start == 0 {
-            current.write(0, &MAGIC)?;
-            current.end = FIRST_EVENT_OFFSET;
+            self.append(&MAGIC)?;
             return Ok(FIRST_EVENT_OFFSET);
         }
-        let head = [&MAGIC, current.description.as_slice()].concat();
-        current.write(0, &head)?;
         Ok(0)
     }
 
@@ -234,38 +255,60 @@ impl Spool {
     /// Those of the file system; then [`Self::abandon`] it.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let current = self.current.as_mut().ok_or_else(|| io::Error::other("no stretch is open"))?;
-        failpoint::io("spool.write")?;
-        let place = current.stretch.place(current.end);
-        let (first, rest) = bytes.split_at(bytes.len() / 2);
-        current.write(place, first)?;
-        failpoint::crash("seg.write.mid");
-        current.write(place.saturating_add(byte_count(first.len())), rest)?;
-        failpoint::crash("seg.write.after");
-        current.end = current.end.saturating_add(byte_count(bytes.len()));
+        let len = byte_count(bytes.len());
+        match &mut current.output {
+            Output::Held => current.stretch.hold(bytes),
+            Output::File(file) => {
+                failpoint::io("spool.write")?;
+                let (first, rest) = bytes.split_at(bytes.len() / 2);
+                file.write(&current.stretch, current.end, first)?;
+                failpoint::crash("seg.write.mid");
+                file.write(&current.stretch, current.end.saturating_add(byte_count(first.len())), rest)?;
+                failpoint::crash("seg.write.after");
+            }
+        }
+        current.end = current.end.saturating_add(len);
         Ok(())
     }
 
-    /// Brings everything to the disk.
+    /// Stretches in memory of which something is not published, oldest first.
+    pub(super) fn held(&self) -> impl Iterator<Item = Arc<Stretch>> {
+        self.held.iter().filter_map(Weak::upgrade).filter(|stretch| stretch.is_held() && stretch.is_wanted())
+    }
+
+    /// Whether there are any.
+    #[must_use]
+    pub(super) fn is_holding(&self) -> bool {
+        self.held().next().is_some()
+    }
+
+    /// Brings everything to the disk, what is held too.
     ///
     /// # Errors
     /// Those of the file system; then [`Self::abandon`] it: another attempt would prove nothing.
     pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.write_held()?;
+        self.sync_file()
+    }
+
+    /// Brings to the disk what is in files.
+    ///
+    /// # Errors
+    /// Like those of [`Self::sync`].
+    pub(super) fn sync_file(&mut self) -> io::Result<()> {
         self.sync_current()?;
         self.ended.clear();
         Ok(())
     }
 
     fn sync_current(&mut self) -> io::Result<()> {
-        if failpoint::is_broken("broken.fsync") {
-            return Ok(());
+        if let Some(Current { stretch, output: Output::File(file), end, .. }) = &self.current {
+            file.sync(stretch, *end)?;
         }
-        if let Some(current) = &self.current {
-            failpoint::io("spool.fsync")?;
-            failpoint::crash("seg.fsync.before");
-            let len = current.stretch.file_len(current.end);
-            fsync::sync_data(&current.file, current.stretch.path(), len)?;
-            failpoint::crash("seg.fsync.after");
-        }
+        self.sync_names()
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
         if self.unsynced_names {
             failpoint::crash("seg.dirsync.before");
             fsync::sync_directory(&self.folder)?;
@@ -273,6 +316,42 @@ impl Spool {
             failpoint::crash("seg.dirsync.after");
         }
         Ok(())
+    }
+
+    /// Writes what is held, oldest first: nothing is in a file while what comes before it is not.
+    fn write_held(&mut self) -> io::Result<()> {
+        for stretch in self.held().collect::<Vec<_>>() {
+            let file = self.write_stretch(&stretch).inspect_err(|_| stretch.not_written())?;
+            stretch.written();
+            match self.current.as_mut().filter(|current| Arc::ptr_eq(&current.stretch, &stretch)) {
+                Some(current) => current.output = Output::File(file),
+                None => self.ended.push(stretch),
+            }
+        }
+        self.held.clear();
+        self.memory.release();
+        Ok(())
+    }
+
+    fn write_stretch(&mut self, stretch: &Stretch) -> io::Result<SpoolFile> {
+        let (description, pages) = stretch.in_memory().ok_or_else(|| io::Error::other("it is written already"))?;
+        let mut file = self.create(stretch, &description)?;
+        let mut end = stretch.name().start;
+        for page in &pages {
+            failpoint::io("spool.write")?;
+            file.write(stretch, end, page)?;
+            failpoint::crash("held.write.mid");
+            end = end.saturating_add(byte_count(page.len()));
+        }
+        file.sync(stretch, end)?;
+        self.sync_names()?;
+        Ok(file)
+    }
+
+    fn create(&mut self, stretch: &Stretch, description: &[u8]) -> io::Result<SpoolFile> {
+        let file = SpoolFile::create(stretch, self.key.as_deref(), description)?;
+        self.unsynced_names = true;
+        Ok(file)
     }
 
     /// The stretch that is being written.
@@ -286,13 +365,13 @@ impl Spool {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn hand_over(&mut self, end: u64, follows: LineageMark) -> io::Result<Arc<Stretch>> {
+    pub(super) fn hand_over(&mut self, end: u64, follows: LineageMark, keep: Keep) -> io::Result<Arc<Stretch>> {
         let current = self.current.as_mut().ok_or_else(|| io::Error::other("no stretch is open"))?;
         let stretch = Arc::clone(&current.stretch);
         current.handed_over = end;
         if current.end == end {
             let description = current.description.clone();
-            self.begin(StretchName { start: end, follows, ..stretch.name().clone() }, &description)?;
+            self.begin(StretchName { start: end, follows, ..stretch.name().clone() }, &description, keep)?;
         }
         Ok(stretch)
     }
@@ -345,26 +424,6 @@ impl Spool {
         if let Some(current) = self.current.take() {
             current.stretch.close(current.handed_over);
         }
-    }
-}
-
-impl Current {
-    /// Writes plain bytes, encrypted if the file is, that stand at `place` of its plain bytes.
-    fn write(&mut self, place: u64, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.cipher {
-            None => self.file.write_all(bytes)?,
-            Some(cipher) => {
-                let mut at = place;
-                for part in bytes.chunks(CIPHER_BYTES) {
-                    let mut part = part.to_vec();
-                    cipher.apply(at, &mut part);
-                    self.file.write_all(&part)?;
-                    at = at.saturating_add(byte_count(part.len()));
-                }
-            }
-        }
-        self.stretch.grow(byte_count(bytes.len()));
-        Ok(())
     }
 }
 

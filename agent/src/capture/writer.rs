@@ -8,7 +8,7 @@ use super::follower::{Cut, Effect};
 use super::lineage::Lineage;
 use super::publisher::Job;
 use super::reader::Batch;
-use super::spool::{Spool, StretchName};
+use super::spool::{Keep, Spool, StretchName};
 
 /// Effects and the batch whose bytes they mean.
 #[derive(Debug)]
@@ -55,8 +55,14 @@ pub(super) struct Written {
     pub(super) jobs: Vec<Job>,
 }
 
-/// Writes everything and syncs it. After a failure nothing in `written` may be counted on.
-pub(super) fn write(spool: &mut Spool, origin: Origin, batches: &[Batched], written: &mut Written) -> io::Result<()> {
+/// Writes everything and syncs it, or holds it. After a failure nothing in `written` may be counted on.
+pub(super) fn write(
+    spool: &mut Spool,
+    origin: Origin,
+    batches: &[Batched],
+    written: &mut Written,
+    keep: Keep,
+) -> io::Result<()> {
     let Origin { server, mut lineage } = origin;
     let mut follow = |cut: Option<&Cut>| {
         let lineage = lineage.as_mut().ok_or_else(|| io::Error::other("what it follows is not known"))?;
@@ -72,17 +78,20 @@ pub(super) fn write(spool: &mut Spool, origin: Origin, batches: &[Batched], writ
                     let (timeline, follows) = follow(None)?;
                     let binlog = binlog.clone();
                     let name = StretchName { number: 0, timeline, server, binlog, start: *start, follows };
-                    spool.begin(name, description)?;
+                    spool.begin(name, description, keep)?;
                 }
                 Effect::Append(range) => spool.append(bytes.get(range.clone()).unwrap_or_default())?,
                 Effect::Cut(cut) => {
                     let (_, follows) = follow(Some(cut))?;
-                    let stretch = spool.hand_over(cut.facts.end, follows)?;
+                    let stretch = spool.hand_over(cut.facts.end, follows, keep)?;
                     written.jobs.push(Job { cut: cut.clone(), stretch });
                 }
             }
         }
     }
     // Segments that were cut lie before the end: this one sync covers them too.
-    spool.sync()
+    match keep {
+        Keep::Spooled => spool.sync(),
+        Keep::Held => spool.sync_file(),
+    }
 }

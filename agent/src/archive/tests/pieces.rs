@@ -66,9 +66,9 @@ fn an_object_is_stored_before_the_next_is_read() {
     let store = MemoryStore::new();
     let archive = archive(&store).with_object_bytes_max(300);
     let plain = large();
-    let mut watching = Watching { plain: &plain, given: 0, store: store.clone() };
+    let mut watching = BufReader::new(Watching { plain: &plain, given: 0, store: store.clone() });
     archive.publish_segment(draft(0, &plain, None), &mut watching).unwrap();
-    assert_eq!(watching.given, 1000);
+    assert_eq!(watching.get_ref().given, 1000);
 }
 
 #[test]

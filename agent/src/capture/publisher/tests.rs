@@ -8,7 +8,7 @@ use highwater_catalog::{Inventory, TimelineId};
 
 use super::*;
 use crate::capture::index::OpenedIndex;
-use crate::capture::spool::{Spool, StretchName};
+use crate::capture::spool::{Keep, Spool, StretchName};
 use crate::seal::{NewIdentity, Recipients};
 use crate::store::{MemoryStore, ObjectInfo, ObjectKey, ObjectStore, StoreError, StoreErrorKind};
 
@@ -134,7 +134,7 @@ fn bed(store: &Arc<Store>) -> Bed {
         start: 0,
         follows: publisher.lineage().mark(),
     };
-    spool.begin(name, &binlog[places[0]..places[1]]).unwrap();
+    spool.begin(name, &binlog[places[0]..places[1]], Keep::Spooled).unwrap();
     spool.append(&binlog[places[0]..places[6]]).unwrap();
     spool.sync().unwrap();
     let stretch = spool.current().unwrap();

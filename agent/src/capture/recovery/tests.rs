@@ -5,6 +5,7 @@ use highwater_binlog::{GtidSet, MAGIC, SegmentFacts};
 use highwater_catalog::{Micros, Timeline, TimelineId};
 
 use super::*;
+use crate::capture::spool::Keep;
 
 /// A binlog that a server wrote.
 const BINLOG: &[u8] = include_bytes!("../../../../binlog/tests/data/rows.binlog");
@@ -36,7 +37,7 @@ fn left_behind_of(folder: &Path, bytes: &[u8], lineage: &Lineage) {
     };
     let (mut spool, _) = Spool::open(folder, None).unwrap();
     let len = EventHeader::read(&bytes[MAGIC.len()..]).unwrap().event_len as usize;
-    spool.begin(name, &bytes[MAGIC.len()..MAGIC.len() + len]).unwrap();
+    spool.begin(name, &bytes[MAGIC.len()..MAGIC.len() + len], Keep::Spooled).unwrap();
     spool.append(&bytes[MAGIC.len()..]).unwrap();
     spool.sync().unwrap();
 }

@@ -1,22 +1,23 @@
 //! A file of the spool: consecutive bytes of one binlog, readable by `mysqlbinlog` and, when encrypted, `binlog-decrypt`.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use highwater_binlog::{
-    BinlogName, ChecksumAlgorithm, ENCRYPTION_HEADER_LEN, ENCRYPTION_MAGIC, EventWalk, FrameError, ParseError,
-    ServerUuid, StreamCipher,
-};
+use highwater_binlog::{BinlogName, ChecksumAlgorithm, ParseError, ServerUuid};
 use highwater_catalog::TimelineId;
 
 use super::cipher::SpoolKey;
+use super::file::{EventReader, FileReader};
+use super::memory::{Held, PageReader, Pages};
 use crate::capture::lineage::LineageMark;
 use crate::failpoint;
+use crate::seal::FRAME_BYTES;
 
 /// What a stretch is part of; its file's name says all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,13 @@ struct Fate {
     wanted: Option<u64>,
 }
 
+impl Fate {
+    /// Whether all that was wanted of a stretch is published. Before its start there is nothing to publish.
+    fn is_done(&self, start: u64) -> bool {
+        self.wanted.is_some_and(|wanted| self.published.max(start) >= wanted.max(self.handed_over))
+    }
+}
+
 /// What stands in front of the bytes of a stretch, and says how to read them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Front {
@@ -87,14 +95,25 @@ pub(super) struct Front {
     pub(super) checksum: ChecksumAlgorithm,
 }
 
+/// Where the bytes of a stretch are.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// In its file.
+    File,
+    /// In memory: there is no file yet.
+    Held(Held),
+}
+
 /// A file of the spool. It is removed when the last one who needs it lets go and all that was wanted of it is published;
-/// until then it outlives the agent.
+/// until then it outlives the agent. One that is held has its bytes in memory until then, or until it is written.
 #[derive(Debug)]
 pub struct Stretch {
     path: PathBuf,
     name: StretchName,
     front: Front,
     key: Option<Arc<SpoolKey>>,
+    body: Mutex<Body>,
+    begun: Instant,
     fate: Mutex<Fate>,
     /// Bytes of its file, counted in the spool's total.
     size: AtomicU64,
@@ -108,8 +127,69 @@ impl Stretch {
         front: Front,
         key: Option<Arc<SpoolKey>>,
         total: Arc<AtomicU64>,
+        body: Body,
     ) -> Self {
-        Self { path, name, front, key, fate: Mutex::default(), size: AtomicU64::new(0), total }
+        let (fate, size) = (Mutex::default(), AtomicU64::new(0));
+        Self { path, name, front, key, body: Mutex::new(body), begun: Instant::now(), fate, size, total }
+    }
+
+    /// Whether its bytes are in memory alone.
+    pub(in crate::capture) fn is_held(&self) -> bool {
+        matches!(*self.body(), Body::Held(_))
+    }
+
+    /// Holds more bytes, if it is held.
+    pub(super) fn hold(&self, bytes: &[u8]) {
+        if let Body::Held(held) = &mut *self.body() {
+            held.add(bytes);
+        }
+    }
+
+    /// What is held of it, with the format description that its file will begin with; `None` if it has a file.
+    pub(super) fn in_memory(&self) -> Option<(Vec<u8>, Pages)> {
+        match &mut *self.body() {
+            Body::Held(held) => Some((held.description().to_vec(), held.pages())),
+            Body::File => None,
+        }
+    }
+
+    /// How many bytes of it are held and not published.
+    pub(in crate::capture) fn held_bytes(&self) -> u64 {
+        let published = self.fate().published.saturating_sub(self.name.start);
+        match &*self.body() {
+            Body::Held(held) => held.bytes().saturating_sub(published),
+            Body::File => 0,
+        }
+    }
+
+    /// What was held is in its file now.
+    pub(super) fn written(&self) {
+        *self.body() = Body::File;
+    }
+
+    /// What was held could not be written: it stays in memory, and the file goes.
+    pub(super) fn not_written(&self) {
+        // One that stays does not follow what the next start finds, or is the same again.
+        let _ = fs::remove_file(&self.path);
+        self.total.fetch_sub(self.size.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// When it was begun.
+    pub(in crate::capture) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Whether some of it is still to be published.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.fate().is_done(self.name.start)
+    }
+
+    fn body(&self) -> MutexGuard<'_, Body> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fate(&self) -> MutexGuard<'_, Fate> {
+        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it is part of.
@@ -138,22 +218,38 @@ impl Stretch {
     /// Those of the file system; `InvalidData` when the file is encrypted and its key is not ours.
     pub(in crate::capture) fn read(&self, start: u64, end: u64) -> io::Result<StretchReader> {
         failpoint::io("spool.read")?;
-        let from = self.place(start);
-        Ok(plain_reader(&self.path, from, self.key.as_deref())?.limited(end.saturating_sub(start)))
+        if let Some((_, pages)) = self.in_memory() {
+            return Ok(StretchReader::Memory(self.read_pages(pages, start, end)));
+        }
+        self.read_file(start, end).map(StretchReader::File)
     }
 
-    /// The same, of whole events, to be published: each is checked again on its way, since the disk or the memory may have
-    /// changed what was right when it came.
+    fn read_file(&self, start: u64, end: u64) -> io::Result<FileReader> {
+        let reader = FileReader::open(&self.path, self.place(start), self.key.as_deref())?;
+        Ok(reader.limited(end.saturating_sub(start)))
+    }
+
+    fn read_pages(&self, pages: Pages, start: u64, end: u64) -> PageReader {
+        PageReader::new(pages, start.saturating_sub(self.name.start), end.saturating_sub(start))
+    }
+
+    /// The same, of whole events, to be published: those in a file are checked again on their way, since the disk or the
+    /// memory may have changed what was right when it came.
     ///
     /// # Errors
     /// Like those of [`Self::read`]; `InvalidData` also where an event was changed or is cut short.
-    pub(in crate::capture) fn read_events(&self, start: u64, end: u64) -> io::Result<EventReader> {
-        let bytes = self.read(start, end).map_err(|error| match error.kind() {
+    pub(in crate::capture) fn read_events(&self, start: u64, end: u64) -> io::Result<Box<dyn BufRead>> {
+        failpoint::io("spool.read")?;
+        if let Some((_, pages)) = self.in_memory() {
+            return Ok(Box::new(self.read_pages(pages, start, end)));
+        }
+        let bytes = self.read_file(start, end).map_err(|error| match error.kind() {
             // A file that was removed, or cut before its first event.
             io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => io::Error::new(io::ErrorKind::InvalidData, error),
             _ => error,
         })?;
-        Ok(EventReader { bytes, walk: EventWalk::new(self.front.checksum, start) })
+        let events = EventReader::new(bytes, self.front.checksum, start);
+        Ok(Box::new(BufReader::with_capacity(FRAME_BYTES, events)))
     }
 
     /// Counts bytes that its file has more.
@@ -183,10 +279,10 @@ impl Stretch {
     /// # Errors
     /// When the file cannot be cut.
     pub(super) fn keep_handed_over(&self) -> io::Result<()> {
-        let end = self.fate.lock().unwrap_or_else(PoisonError::into_inner).handed_over;
+        let end = self.fate().handed_over;
         self.close(end);
-        // Without any, the file is removed.
-        if end == 0 {
+        // Without any, the file is removed, and what is in memory has none.
+        if end == 0 || self.is_held() {
             return Ok(());
         }
         let file = OpenOptions::new().write(true).open(&self.path)?;
@@ -195,16 +291,15 @@ impl Stretch {
     }
 
     fn change(&self, change: impl FnOnce(&mut Fate)) {
-        change(&mut self.fate.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.fate());
     }
 }
 
 impl Drop for Stretch {
     fn drop(&mut self) {
         let fate = self.fate.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Before its start there is nothing to publish.
-        let is_done = |wanted: u64| fate.published.max(self.name.start) >= wanted.max(fate.handed_over);
-        if fate.wanted.is_some_and(is_done) {
+        let is_in_file = matches!(self.body.get_mut().unwrap_or_else(PoisonError::into_inner), Body::File);
+        if is_in_file && fate.is_done(self.name.start) {
             failpoint::crash("spool.delete.before");
             // One that comes back after a crash is found to be published.
             let _ = fs::remove_file(&self.path);
@@ -214,92 +309,20 @@ impl Drop for Stretch {
     }
 }
 
-/// The plain bytes of a spool file from a place on.
-///
-/// # Errors
-/// Those of the file system; `InvalidData` when the file is encrypted and its key is not ours.
-pub(super) fn plain_reader(path: &Path, from: u64, key: Option<&SpoolKey>) -> io::Result<StretchReader> {
-    let mut file = File::open(path)?;
-    let mut magic = [0u8; ENCRYPTION_MAGIC.len()];
-    let encrypted = file.read(&mut magic)? == magic.len() && magic == ENCRYPTION_MAGIC;
-    let mut header_len = 0;
-    let cipher = if encrypted {
-        let key = key.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "encrypted, and capture.spool_keyring is not configured")
-        })?;
-        let mut header = [0u8; ENCRYPTION_HEADER_LEN];
-        file.seek(SeekFrom::Start(0))?;
-        file.read_exact(&mut header)?;
-        header_len = u64::try_from(ENCRYPTION_HEADER_LEN).unwrap_or(0);
-        Some(key.reopen(&header)?)
-    } else {
-        None
-    };
-    file.seek(SeekFrom::Start(header_len.saturating_add(from)))?;
-    Ok(StretchReader { file, cipher, header: header_len, at: from, left: u64::MAX })
-}
-
 /// Reads plain bytes of a stretch.
 #[derive(Debug)]
-pub(in crate::capture) struct StretchReader {
-    file: File,
-    cipher: Option<StreamCipher>,
-    /// Bytes of the encryption header.
-    header: u64,
-    /// The place of the next plain byte.
-    at: u64,
-    left: u64,
-}
-
-/// Reads events of a stretch.
-#[derive(Debug)]
-pub(in crate::capture) struct EventReader {
-    bytes: StretchReader,
-    walk: EventWalk,
-}
-
-impl EventReader {
-    fn check(&mut self, bytes: &[u8], is_at_end: bool) -> Result<(), FrameError> {
-        self.walk.accept(bytes)?;
-        // A length that reaches behind the end would leave all that follows unchecked.
-        if is_at_end { self.walk.finish() } else { Ok(()) }
-    }
-}
-
-impl Read for EventReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.bytes.read(buffer)?;
-        if count == 0 && self.bytes.left > 0 && !buffer.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file ends early"));
-        }
-        let is_at_end = self.bytes.left == 0;
-        match self.check(&buffer[..count], is_at_end) {
-            Err(error) if !failpoint::is_broken("broken.crc") => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-            Ok(()) | Err(_) => Ok(count),
-        }
-    }
-}
-
-impl StretchReader {
-    pub(super) fn header_len(&self) -> u64 {
-        self.header
-    }
-
-    fn limited(self, left: u64) -> Self {
-        Self { left, ..self }
-    }
+pub(in crate::capture) enum StretchReader {
+    /// Out of its file.
+    File(FileReader),
+    /// Out of memory.
+    Memory(PageReader),
 }
 
 impl Read for StretchReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.file.read(&mut buffer[..most])?;
-        if let Some(cipher) = &mut self.cipher {
-            cipher.apply(self.at, &mut buffer[..count]);
+        match self {
+            Self::File(file) => file.read(buffer),
+            Self::Memory(pages) => pages.read(buffer),
         }
-        let count_wide = u64::try_from(count).unwrap_or(u64::MAX);
-        self.at = self.at.saturating_add(count_wide);
-        self.left = self.left.saturating_sub(count_wide);
-        Ok(count)
     }
 }

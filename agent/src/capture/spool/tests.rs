@@ -50,16 +50,16 @@ fn bytes_come_back_by_their_offset_plain_and_encrypted() {
     for encrypted in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(folder.path(), encrypted.then(|| key(folder.path()))).unwrap();
-        assert_eq!(spool.begin(name(0), description()).unwrap(), FIRST_EVENT_OFFSET);
+        assert_eq!(spool.begin(name(0), description(), Keep::Spooled).unwrap(), FIRST_EVENT_OFFSET);
         spool.append(b"abcdef").unwrap();
         spool.sync().unwrap();
-        let first = spool.hand_over(7, mark()).unwrap();
+        let first = spool.hand_over(7, mark(), Keep::Spooled).unwrap();
         spool.append(b"gh").unwrap();
         assert_eq!(bytes(&first, 0, 7), b"\xfebinabc");
         assert_eq!(bytes(&first, 7, 12), b"defgh");
-        spool.begin(name(1000), description()).unwrap();
+        spool.begin(name(1000), description(), Keep::Spooled).unwrap();
         spool.append(b"later").unwrap();
-        let second = spool.hand_over(1005, mark()).unwrap();
+        let second = spool.hand_over(1005, mark(), Keep::Spooled).unwrap();
         assert_eq!(bytes(&second, 1002, 1005), b"ter");
         let on_disk = fs::read(second.path()).unwrap();
         assert_eq!(on_disk.windows(5).any(|window| window == b"later"), !encrypted);
@@ -70,9 +70,9 @@ fn bytes_come_back_by_their_offset_plain_and_encrypted() {
 fn what_is_published_whole_is_removed_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
-    spool.begin(name(100), description()).unwrap();
+    spool.begin(name(100), description(), Keep::Spooled).unwrap();
     spool.append(b"abc").unwrap();
-    let stretch = spool.hand_over(103, mark()).unwrap();
+    let stretch = spool.hand_over(103, mark(), Keep::Spooled).unwrap();
     spool.append(b"def").unwrap();
     spool.sync().unwrap();
     assert_eq!(stretches(folder.path()), 2);
@@ -80,7 +80,7 @@ fn what_is_published_whole_is_removed_and_nothing_else() {
     drop(stretch);
     assert_eq!(stretches(folder.path()), 1);
     // Handed over and not published, then the agent ends.
-    drop(spool.hand_over(106, mark()).unwrap());
+    drop(spool.hand_over(106, mark(), Keep::Spooled).unwrap());
     drop(spool);
     assert_eq!(stretches(folder.path()), 2, "the one that was handed over, and the one begun behind it");
     let (spool, left) = Spool::open(folder.path(), None).unwrap();
@@ -94,7 +94,7 @@ fn what_is_asked_for_again_takes_no_space() {
     for start in [0, 100] {
         let folder = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
-        spool.begin(name(start), description()).unwrap();
+        spool.begin(name(start), description(), Keep::Spooled).unwrap();
         spool.append(b"half a transaction").unwrap();
         spool.sync().unwrap();
         spool.discard();
@@ -106,9 +106,9 @@ fn what_is_asked_for_again_takes_no_space() {
 fn what_was_handed_over_stays_until_it_is_published_though_the_rest_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
-    spool.begin(name(100), description()).unwrap();
+    spool.begin(name(100), description(), Keep::Spooled).unwrap();
     spool.append(b"whole, and half").unwrap();
-    let stretch = spool.hand_over(105, mark()).unwrap();
+    let stretch = spool.hand_over(105, mark(), Keep::Spooled).unwrap();
     spool.discard();
     drop(stretch);
     let (spool, left) = Spool::open(folder.path(), None).unwrap();
@@ -124,7 +124,7 @@ fn what_was_handed_over_stays_until_it_is_published_though_the_rest_is_given_up(
 fn a_failed_write_keeps_what_was_on_the_disk_before_and_cuts_the_rest_off() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
-    spool.begin(name(0), description()).unwrap();
+    spool.begin(name(0), description(), Keep::Spooled).unwrap();
     spool.append(b"durable").unwrap();
     spool.sync().unwrap();
     let stretch = spool.current().unwrap();
@@ -132,7 +132,7 @@ fn a_failed_write_keeps_what_was_on_the_disk_before_and_cuts_the_rest_off() {
     stretch.hand_over(11);
     spool.abandon().unwrap();
     assert_eq!(fs::read(stretch.path()).unwrap(), b"\xfebindurable");
-    spool.begin(name(11), description()).unwrap();
+    spool.begin(name(11), description(), Keep::Spooled).unwrap();
     spool.append(b"never on the disk").unwrap();
     spool.abandon().unwrap();
     assert_eq!(stretches(folder.path()), 1);
@@ -143,14 +143,14 @@ fn a_failed_write_behind_what_is_to_be_published_costs_nothing_of_it() {
     for is_ended in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
-        spool.begin(name(100), description()).unwrap();
+        spool.begin(name(100), description(), Keep::Spooled).unwrap();
         spool.append(b"handed over, and open").unwrap();
         spool.sync().unwrap();
-        let stretch = spool.hand_over(111, mark()).unwrap();
+        let stretch = spool.hand_over(111, mark(), Keep::Spooled).unwrap();
         stretch.hand_over(111);
         spool.append(b" to the end").unwrap();
         // Where it ended in the write that failed, another one was begun.
-        let written = is_ended.then(|| spool.hand_over(132, mark()).unwrap());
+        let written = is_ended.then(|| spool.hand_over(132, mark(), Keep::Spooled).unwrap());
         spool.abandon().unwrap();
         assert!(fs::read(stretch.path()).unwrap().ends_with(b"handed over"), "{is_ended}");
         // The agent ends before it is published.
@@ -166,7 +166,7 @@ fn a_failed_write_behind_what_is_to_be_published_costs_nothing_of_it() {
 fn the_spool_of_another_key_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(folder.path(), Some(key(folder.path()))).unwrap();
-    spool.begin(name(5), description()).unwrap();
+    spool.begin(name(5), description(), Keep::Spooled).unwrap();
     spool.append(b"secret").unwrap();
     spool.sync().unwrap();
     drop(spool);
@@ -184,7 +184,7 @@ fn a_stretch_whose_key_is_not_there_is_named_and_one_that_is_torn_or_plain_is_no
     let locked = |key: Option<&SpoolKey>| Spool::locked(folder.path(), key).unwrap();
     let ours = key(folder.path());
     let (mut spool, _) = Spool::open(folder.path(), Some(key(folder.path()))).unwrap();
-    spool.begin(name(5), description()).unwrap();
+    spool.begin(name(5), description(), Keep::Spooled).unwrap();
     let path = spool.current().unwrap().path().to_owned();
     drop(spool);
     let elsewhere = tempfile::tempdir().unwrap();
@@ -195,7 +195,7 @@ fn a_stretch_whose_key_is_not_there_is_named_and_one_that_is_torn_or_plain_is_no
     fs::File::options().write(true).open(&path).unwrap().set_len(300).unwrap();
     assert_eq!(locked(None), None);
     fs::remove_file(&path).unwrap();
-    Spool::open(folder.path(), None).unwrap().0.begin(name(5), description()).unwrap();
+    Spool::open(folder.path(), None).unwrap().0.begin(name(5), description(), Keep::Spooled).unwrap();
     assert_eq!(locked(None), None);
     assert_eq!(Spool::locked(&folder.path().join("absent"), None).unwrap(), None);
 }
@@ -222,13 +222,12 @@ fn names_of_stretches_come_back_and_others_are_none() {
 
 #[test]
 fn events_that_changed_on_the_disk_are_told() {
-    let next = |offset: &usize| Some(offset + EventHeader::read(&BINLOG[*offset..]).unwrap().event_len as usize);
-    let places: Vec<usize> = std::iter::successors(Some(MAGIC.len()), next).take(9).collect();
+    let places = places();
     let (start, end) = (places[3], places[8]);
     for encrypted in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(folder.path(), encrypted.then(|| key(folder.path()))).unwrap();
-        spool.begin(name(0), description()).unwrap();
+        spool.begin(name(0), description(), Keep::Spooled).unwrap();
         spool.append(&BINLOG[MAGIC.len()..end]).unwrap();
         spool.sync().unwrap();
         let stretch = spool.current().unwrap();
@@ -250,6 +249,119 @@ fn events_that_changed_on_the_disk_are_told() {
         fs::write(stretch.path(), &good[..good.len() - 1]).unwrap();
         assert_eq!(read().unwrap_err().to_string(), "the file ends early");
         fs::remove_file(stretch.path()).unwrap();
-        assert_eq!(stretch.read_events(start as u64, end as u64).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(stretch.read_events(start as u64, end as u64).err().unwrap().kind(), io::ErrorKind::InvalidData);
     }
+}
+
+/// Offsets at which the first events of [`BINLOG`] begin.
+fn places() -> Vec<usize> {
+    let next = |offset: &usize| Some(offset + EventHeader::read(&BINLOG[*offset..]).unwrap().event_len as usize);
+    std::iter::successors(Some(MAGIC.len()), next).take(9).collect()
+}
+
+fn events(stretch: &Stretch, start: usize, end: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stretch.read_events(start as u64, end as u64).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// A spool that holds the first events in two stretches, of which the second one goes on; and the first one.
+fn holding(folder: &Path, key: Option<SpoolKey>) -> (Spool, Arc<Stretch>) {
+    let places = places();
+    let (mut spool, _) = Spool::open(folder, key).unwrap();
+    spool.begin(name(0), description(), Keep::Held).unwrap();
+    spool.append(&BINLOG[MAGIC.len()..places[3]]).unwrap();
+    spool.append(&BINLOG[places[3]..places[5]]).unwrap();
+    let first = spool.hand_over(places[5] as u64, mark(), Keep::Held).unwrap();
+    first.hand_over(places[5] as u64);
+    spool.append(&BINLOG[places[5]..places[7]]).unwrap();
+    spool.sync_file().unwrap();
+    (spool, first)
+}
+
+#[test]
+fn what_is_held_is_read_from_memory_and_nothing_of_it_is_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = places();
+    let (mut spool, first) = holding(folder.path(), None);
+    assert_eq!((stretches(folder.path()), spool.bytes(), spool.is_holding()), (0, 0, true));
+    assert_eq!(events(&first, 0, places[5]), &BINLOG[..places[5]]);
+    assert_eq!(events(&first, places[2], places[4]), &BINLOG[places[2]..places[4]]);
+    let second = spool.current().unwrap();
+    assert_eq!(bytes(&second, places[6] as u64, places[7] as u64), &BINLOG[places[6]..places[7]]);
+    // What comes behind what was read is held too.
+    spool.append(&BINLOG[places[7]..places[8]]).unwrap();
+    assert_eq!(events(&second, places[5], places[8]), &BINLOG[places[5]..places[8]]);
+    assert_eq!(first.held_bytes() + second.held_bytes(), places[8] as u64);
+    first.published(places[5] as u64);
+    assert_eq!(spool.held().map(|stretch| stretch.held_bytes()).sum::<u64>(), (places[8] - places[5]) as u64);
+    drop((first, second));
+    spool.discard();
+    assert_eq!((stretches(folder.path()), spool.is_holding()), (0, false));
+}
+
+#[test]
+fn what_is_held_is_written_before_anything_that_follows_and_outlives_the_agent() {
+    let places = places();
+    for encrypted in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let key = || encrypted.then(|| key(folder.path()));
+        let (mut spool, first) = holding(folder.path(), key());
+        let second = spool.hand_over(places[7] as u64, mark(), Keep::Spooled).unwrap();
+        assert_eq!((stretches(folder.path()), spool.is_holding()), (3, false));
+        assert_eq!(events(&first, 0, places[5]), &BINLOG[..places[5]], "the same from the disk");
+        drop((spool, first, second));
+        let (spool, left) = Spool::open(folder.path(), key()).unwrap();
+        assert_eq!(left.iter().map(|name| name.start).collect::<Vec<_>>(), [0, places[5] as u64, places[7] as u64]);
+        let (stretch, _) = spool.adopt(&left[1]).unwrap();
+        assert_eq!(events(&stretch, places[5], places[7]), &BINLOG[places[5]..places[7]]);
+    }
+}
+
+#[test]
+fn what_was_held_goes_on_in_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = places();
+    let (mut spool, first) = holding(folder.path(), None);
+    let reading = first.read_events(0, places[5] as u64).unwrap();
+    spool.sync().unwrap();
+    let second = spool.current().unwrap();
+    assert_eq!(fs::read(first.path()).unwrap(), &BINLOG[..places[5]]);
+    spool.append(&BINLOG[places[7]..places[8]]).unwrap();
+    spool.sync().unwrap();
+    assert_eq!(events(&second, places[5], places[8]), &BINLOG[places[5]..places[8]]);
+    assert!(fs::read(second.path()).unwrap().ends_with(&BINLOG[places[5]..places[8]]));
+    assert_eq!(reading.bytes().collect::<io::Result<Vec<_>>>().unwrap(), &BINLOG[..places[5]], "begun before");
+    first.published(places[5] as u64);
+    drop(first);
+    assert_eq!(stretches(folder.path()), 1);
+}
+
+#[test]
+fn what_is_published_from_memory_is_never_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, first) = holding(folder.path(), None);
+    first.published(places()[5] as u64);
+    spool.sync().unwrap();
+    assert_eq!(stretches(folder.path()), 1, "the second one");
+    assert!(!first.path().exists());
+}
+
+#[test]
+fn what_cannot_be_written_stays_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = places();
+    let (mut spool, first) = holding(folder.path(), None);
+    // Somebody else's file of the same name.
+    fs::write(first.path(), b"x").unwrap();
+    spool.sync().unwrap_err();
+    assert_eq!((stretches(folder.path()), spool.bytes(), spool.is_holding()), (0, 0, true));
+    assert_eq!(events(&first, 0, places[5]), &BINLOG[..places[5]]);
+    spool.abandon().unwrap();
+    assert_eq!(stretches(folder.path()), 0);
+    assert_eq!(events(&first, 0, places[5]), &BINLOG[..places[5]]);
+    // The next attempt writes what is still wanted, before anything else.
+    spool.begin(name(5000), description(), Keep::Spooled).unwrap();
+    assert_eq!(stretches(folder.path()), 2);
+    assert_eq!(fs::read(first.path()).unwrap(), &BINLOG[..places[5]]);
 }

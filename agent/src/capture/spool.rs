@@ -340,7 +340,7 @@ impl Spool {
         for page in &pages {
             failpoint::io("spool.write")?;
             file.write(stretch, end, page)?;
-            failpoint::crash("held.write.mid");
+            failpoint::crash(failpoint::HELD_CRASH_POINT);
             end = end.saturating_add(byte_count(page.len()));
         }
         file.sync(stretch, end)?;

@@ -193,8 +193,7 @@ impl Capture {
                 set_aside = spool.set_aside_count();
                 let mut publisher = Publisher::new(archive.clone(), index.clone(), (standing, tip));
                 let mut progress = Progress::default();
-                progress.receive(jobs.iter().map(|job| job.cut.facts.byte_count()).sum());
-                progress.spool();
+                progress.write(jobs.iter().map(|job| job.cut.facts.byte_count()).sum(), 0);
                 publisher.resume(jobs);
                 Stage::Known(Box::new(Plant { spool: Some(spool), room, publisher, progress }))
             }

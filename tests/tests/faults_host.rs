@@ -64,6 +64,7 @@ fn errors_of_the_spools_disk_are_survived_without_trusting_it() -> Result<()> {
         "spool.fsync=7*off->1*return(eio)->off",
         "spool.fsync=1*return(eio)->5*off->1*return(enospc)->off",
         "spool.open=2*off->1*return(enospc)->off",
+        "spool.front=2*off->1*return(enospc)->off",
     ] {
         site.restart_agent(&[("FAILPOINTS", failpoint)])?;
         ledger.wait_for(60)?;

@@ -10,8 +10,8 @@ use highwater_binlog::BinlogName;
 
 use super::spool::Keep;
 
-/// Most bytes that wait in memory: what is sealed at once, and as much as comes meanwhile.
-pub(super) const HELD_BYTES_MAX: u64 = 80 << 20;
+/// Most memory for what waits: what is sealed at once, and as much as comes meanwhile.
+pub(super) const HELD_MEMORY_MAX: u64 = 80 << 20;
 
 /// Segments of what is held are no larger than this, so that several are sealed at once.
 pub(super) const HELD_SEGMENT_BYTES_MAX: u64 = 16 << 20;
@@ -42,16 +42,16 @@ pub(super) struct Situation<'a> {
     /// Bytes that came together and are to be kept.
     pub(super) came: u64,
     /// What is held, oldest first.
-    pub(super) held: Vec<HeldBytes>,
+    pub(super) held: Vec<HeldStretch>,
 }
 
 /// What is held of a binlog.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HeldBytes {
+pub(super) struct HeldStretch {
     /// The binlog.
     pub(super) binlog: BinlogName,
-    /// How many bytes are not published.
-    pub(super) bytes: u64,
+    /// Memory that it takes, bytes.
+    pub(super) memory: u64,
     /// Since when.
     pub(super) age: Duration,
 }
@@ -71,7 +71,7 @@ impl Hold {
     pub(super) fn keep(&self, situation: &Situation<'_>) -> Keep {
         let Situation { acknowledges, is_blocked, is_busy, binlog, came, held } = situation;
         let is_closed = |binlog: &BinlogName| self.closed.contains(binlog);
-        let bytes: u64 = held.iter().map(|held| held.bytes).sum();
+        let memory: u64 = held.iter().map(|held| held.memory).sum();
         let may_wait = match held.first() {
             // What follows closed binlogs waits with them: nothing is on the disk before what comes before it.
             Some(oldest) => oldest.age < HELD_TIME_MAX && held.iter().any(|held| is_closed(&held.binlog)),
@@ -79,7 +79,7 @@ impl Hold {
             None => !is_busy && binlog.is_none_or(is_closed),
         };
         // Inside of a transaction that is larger there is nothing to seal.
-        let has_room = *is_busy || bytes < HELD_BYTES_MAX;
+        let has_room = *is_busy || memory < HELD_MEMORY_MAX;
         let is_fit = !self.closed.is_empty() && !acknowledges && !is_blocked && *came <= HELD_AT_ONCE_MAX;
         if is_fit && may_wait && has_room { Keep::Held } else { Keep::Spooled }
     }
@@ -93,8 +93,8 @@ mod tests {
         format!("binlog.{number:06}").parse().unwrap()
     }
 
-    fn held(number: u32, bytes: u64, age_millis: u64) -> HeldBytes {
-        HeldBytes { binlog: binlog(number), bytes, age: Duration::from_millis(age_millis) }
+    fn held(number: u32, memory: u64, age_millis: u64) -> HeldStretch {
+        HeldStretch { binlog: binlog(number), memory, age: Duration::from_millis(age_millis) }
     }
 
     /// 1 and 2 are closed, 3 is not.
@@ -144,7 +144,7 @@ mod tests {
     fn memory_is_limited() {
         let full = |is_busy| {
             let change = move |now: &mut Situation<'_>| {
-                (now.is_busy, now.held) = (is_busy, vec![held(1, HELD_BYTES_MAX - 9, 2), held(1, 9, 1)]);
+                (now.is_busy, now.held) = (is_busy, vec![held(1, HELD_MEMORY_MAX - 9, 2), held(1, 9, 1)]);
             };
             keep(change, Some(1))
         };

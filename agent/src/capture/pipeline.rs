@@ -15,7 +15,7 @@ use super::Followed;
 use super::acks::{Acks, WantedAck};
 use super::error::CaptureError;
 use super::follower::{Cut, Effect, Follower, StreamError};
-use super::hold::{HELD_BYTES_MAX, HELD_SEGMENT_BYTES_MAX, HeldBytes, Hold, Situation};
+use super::hold::{HELD_MEMORY_MAX, HELD_SEGMENT_BYTES_MAX, HELD_TIME_MAX, HeldStretch, Hold, Situation};
 use super::progress::Progress;
 use super::publisher::{Job, Published, Publisher};
 use super::reader::{Batch, Incoming, Received};
@@ -206,6 +206,8 @@ impl<'a> Pipeline<'a> {
         self.follower.cut_by_age(!self.plant.publisher.is_behind());
         let due = self.follower.due_at().filter(|_| !self.plant.publisher.is_behind());
         let due = due.map(|at| Duration::from_micros(at).saturating_sub(self.epoch.elapsed()));
+        let write_due = self.plant.held().first().map(|oldest| HELD_TIME_MAX.saturating_sub(oldest.age));
+        let wake = [due, write_due].into_iter().flatten().fold(TICK, Duration::min);
         // Inside of one transaction there is nothing to publish, so nothing that could make room.
         let room = !busy || !(full || self.holds_enough());
         let has_uncut = self.durable.is_some();
@@ -215,7 +217,7 @@ impl<'a> Pipeline<'a> {
             // Asked again if it is too early: a wish that stays would cut what comes much later.
             () = self.cut_wanted.notified() => return Ok(if has_uncut { Action::Cut } else { Action::Tick }),
             published = self.plant.publisher.advance(), if busy => return Ok(Action::Published(published?.map(Box::new))),
-            () = sleep(due.unwrap_or(TICK).min(TICK)) => return Ok(Action::Tick),
+            () = sleep(wake) => return Ok(Action::Tick),
             first = incoming.recv(), if room => first,
         };
         let mut batches = match first {
@@ -323,14 +325,13 @@ impl<'a> Pipeline<'a> {
         if let Err(source) = result {
             self.spool_failed = true;
             let folder = spool.folder().to_owned();
+            // What was held may have come to the disk before it failed.
+            self.plant.progress.write(0, spool.held_bytes());
             self.salvage();
             return Err(CaptureError::Spool { path: folder, source });
         }
         let current = spool.current();
-        self.plant.progress.receive(written.bytes);
-        if keep == Keep::Spooled {
-            self.plant.progress.spool();
-        }
+        self.plant.progress.write(written.bytes, spool.held_bytes());
         for job in written.jobs {
             self.cut += job.cut.facts.byte_count();
             self.plant.publisher.push(job);
@@ -366,7 +367,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn holds_enough(&self) -> bool {
-        self.plant.held().iter().map(|held| held.bytes).sum::<u64>() >= HELD_BYTES_MAX
+        self.plant.held().iter().map(|held| held.memory).sum::<u64>() >= HELD_MEMORY_MAX
     }
 
     fn is_full(&self) -> bool {
@@ -387,9 +388,12 @@ impl<'a> Pipeline<'a> {
         if !self.reporter.is_due(state) {
             return;
         }
-        let tip = self.plant.publisher.tip();
-        self.followed
-            .send_if_modified(|followed| followed.as_mut().is_some_and(|followed| followed.witness.learn(tip)));
+        // A dump is not to be published behind what could still be lost.
+        if !self.plant.is_holding() {
+            let tip = self.plant.publisher.tip();
+            self.followed
+                .send_if_modified(|followed| followed.as_mut().is_some_and(|followed| followed.witness.learn(tip)));
+        }
         let position = self.follower.position().map(|(binlog, offset)| format!("{binlog}:{offset}"));
         let last_event = self.follower.last_event_second();
         // What is on the disk and in no segment yet counts too.
@@ -473,28 +477,23 @@ impl Plant {
     /// Takes a published segment into account, and then lets go of its bytes in the spool.
     pub(super) fn published(&mut self, published: Published) {
         let bytes = published.segment.end - published.segment.start;
-        if published.was_held() {
-            self.progress.pass_the_spool(bytes);
-        }
-        self.progress.store(bytes);
-        self.progress.catalogue(bytes);
-        self.progress.purge(bytes);
+        self.progress.publish(bytes, published.was_held());
         let segment = published.release();
         tracing::debug!(binlog = %segment.binlog, start = segment.start, end = segment.end,
             transactions = segment.transactions, sequence = segment.sequence, "segment published");
     }
 
-    /// Whether something received is in memory only.
+    /// Whether something received is in memory only, as far as is known while the spool is being written.
     fn is_holding(&self) -> bool {
-        self.spool.as_ref().is_some_and(Spool::is_holding)
+        self.spool.as_ref().is_none_or(Spool::is_holding)
     }
 
     /// What is.
-    fn held(&self) -> Vec<HeldBytes> {
+    fn held(&self) -> Vec<HeldStretch> {
         let held = self.spool.iter().flat_map(Spool::held);
-        held.map(|stretch| HeldBytes {
+        held.map(|stretch| HeldStretch {
             binlog: stretch.name().binlog.clone(),
-            bytes: stretch.held_bytes(),
+            memory: stretch.held_memory(),
             age: stretch.begun().elapsed(),
         })
         .collect()

@@ -6,7 +6,7 @@ use crate::config::AckPolicy;
 ///
 /// Durability is this ordered relation: `received >= spooled >= stored >= catalogued >= purgeable`.
 /// - *received*: verified events of the stream.
-/// - *spooled*: fsynced in the spool.
+/// - *spooled*: fsynced in the spool, or stored without having been there.
 /// - *stored*: in a segment whose manifest is in every required store.
 /// - *catalogued*: in the catalog too.
 /// - *purgeable*: removed from the spool, or may be.
@@ -24,38 +24,37 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bytes were verified.
-    pub fn receive(&mut self, bytes: u64) {
+    /// Bytes were verified and written; of everything received, `held` bytes are in memory alone and not published.
+    pub fn write(&mut self, bytes: u64, held: u64) {
         self.received = self.received.saturating_add(bytes);
         self.check();
-    }
-
-    /// Everything received is on the disk.
-    pub fn spool(&mut self) {
-        self.spooled = self.received;
+        self.spooled = self.spooled.max(self.received.saturating_sub(held));
         self.check();
     }
 
-    /// Bytes that were held in memory are about to be counted as stored: that is more than spooled.
-    pub fn pass_the_spool(&mut self, bytes: u64) {
-        self.spooled = self.spooled.saturating_add(bytes);
-        self.check();
+    /// A segment is in every required store and in the catalog, and its bytes in the spool are about to be let go. One that
+    /// `was_held` was never there: stored is more than spooled.
+    pub fn publish(&mut self, bytes: u64, was_held: bool) {
+        if was_held {
+            self.spooled = self.spooled.saturating_add(bytes);
+            self.check();
+        }
+        self.store(bytes);
+        self.catalogue(bytes);
+        self.purge(bytes);
     }
 
-    /// A segment's manifest is in the store.
-    pub fn store(&mut self, bytes: u64) {
+    fn store(&mut self, bytes: u64) {
         self.stored = self.stored.saturating_add(bytes);
         self.check();
     }
 
-    /// The catalog has the segment.
-    pub fn catalogue(&mut self, bytes: u64) {
+    fn catalogue(&mut self, bytes: u64) {
         self.catalogued = self.catalogued.saturating_add(bytes);
         self.check();
     }
 
-    /// The segment's bytes in the spool are about to be let go.
-    pub fn purge(&mut self, bytes: u64) {
+    fn purge(&mut self, bytes: u64) {
         self.purgeable = self.purgeable.saturating_add(bytes);
         self.check();
     }
@@ -117,8 +116,7 @@ mod tests {
     #[test]
     fn stages_in_order_are_counted() {
         let mut progress = Progress::default();
-        progress.receive(10);
-        progress.spool();
+        progress.write(10, 0);
         progress.acknowledge(10, AckPolicy::Local);
         progress.store(6);
         progress.catalogue(6);
@@ -131,16 +129,35 @@ mod tests {
     #[should_panic(expected = "durability is out of order")]
     fn storing_what_is_not_on_the_disk_is_a_bug() {
         let mut progress = Progress::default();
-        progress.receive(10);
+        progress.write(10, 10);
         progress.store(1);
+    }
+
+    #[test]
+    fn what_is_held_is_spooled_when_it_is_stored_or_written() {
+        let mut progress = Progress::default();
+        progress.write(10, 8);
+        progress.publish(2, false);
+        progress.publish(5, true);
+        progress.write(1, 4);
+        assert_eq!((progress.spooled, progress.stored()), (7, 7));
+        progress.write(0, 0);
+        progress.acknowledge(11, AckPolicy::Local);
+    }
+
+    #[test]
+    #[should_panic(expected = "acknowledged what is not safe")]
+    fn acknowledging_what_is_held_is_a_bug() {
+        let mut progress = Progress::default();
+        progress.write(10, 1);
+        progress.acknowledge(10, AckPolicy::Local);
     }
 
     #[test]
     #[should_panic(expected = "durability is out of order")]
     fn letting_go_of_what_the_catalog_does_not_have_is_a_bug() {
         let mut progress = Progress::default();
-        progress.receive(10);
-        progress.spool();
+        progress.write(10, 0);
         progress.store(10);
         progress.purge(10);
     }
@@ -149,8 +166,7 @@ mod tests {
     #[should_panic(expected = "durability is out of order")]
     fn recording_what_is_not_stored_is_a_bug() {
         let mut progress = Progress::default();
-        progress.receive(10);
-        progress.spool();
+        progress.write(10, 0);
         progress.catalogue(10);
     }
 
@@ -158,7 +174,7 @@ mod tests {
     #[should_panic(expected = "acknowledged what is not safe")]
     fn acknowledging_what_is_only_received_is_a_bug() {
         let mut progress = Progress::default();
-        progress.receive(10);
+        progress.write(10, 10);
         progress.acknowledge(10, AckPolicy::Local);
     }
 
@@ -166,8 +182,7 @@ mod tests {
     #[should_panic(expected = "acknowledged what is not safe")]
     fn acknowledging_as_stored_what_is_only_spooled_is_a_bug() {
         let mut progress = Progress::default();
-        progress.receive(10);
-        progress.spool();
+        progress.write(10, 0);
         progress.acknowledge(10, AckPolicy::Stored);
     }
 }

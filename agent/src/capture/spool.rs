@@ -276,6 +276,12 @@ impl Spool {
         self.held.iter().filter_map(Weak::upgrade).filter(|stretch| stretch.is_held() && stretch.is_wanted())
     }
 
+    /// Bytes of them that are not published.
+    #[must_use]
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held().map(|stretch| stretch.held_bytes()).sum()
+    }
+
     /// Whether there are any.
     #[must_use]
     pub(super) fn is_holding(&self) -> bool {
@@ -319,9 +325,12 @@ impl Spool {
     }
 
     /// Writes what is held, oldest first: nothing is in a file while what comes before it is not.
-    fn write_held(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the file system; what could not be written is still held.
+    pub(super) fn write_held(&mut self) -> io::Result<()> {
         for stretch in self.held().collect::<Vec<_>>() {
-            let file = self.write_stretch(&stretch).inspect_err(|_| stretch.not_written())?;
+            let file = self.write_stretch(&stretch)?;
             stretch.written();
             match self.current.as_mut().filter(|current| Arc::ptr_eq(&current.stretch, &stretch)) {
                 Some(current) => current.output = Output::File(file),
@@ -336,15 +345,21 @@ impl Spool {
     fn write_stretch(&mut self, stretch: &Stretch) -> io::Result<SpoolFile> {
         let (description, pages) = stretch.in_memory().ok_or_else(|| io::Error::other("it is written already"))?;
         let mut file = self.create(stretch, &description)?;
-        let mut end = stretch.name().start;
-        for page in &pages {
-            failpoint::io("spool.write")?;
-            file.write(stretch, end, page)?;
-            failpoint::crash(failpoint::HELD_CRASH_POINT);
-            end = end.saturating_add(byte_count(page.len()));
-        }
-        file.sync(stretch, end)?;
-        self.sync_names()?;
+        let mut write = || {
+            let mut end = stretch.name().start;
+            for page in &pages {
+                failpoint::io("spool.write")?;
+                // What is not to be published was given up, and will be asked for again.
+                let wanted = stretch.wanted().map_or(u64::MAX, |wanted| wanted.saturating_sub(end));
+                let most = usize::try_from(wanted).unwrap_or(usize::MAX).min(page.len());
+                file.write(stretch, end, &page[..most])?;
+                failpoint::crash(failpoint::HELD_CRASH_POINT);
+                end = end.saturating_add(byte_count(most));
+            }
+            file.sync(stretch, end)?;
+            self.sync_names()
+        };
+        write().inspect_err(|_| stretch.remove_file())?;
         Ok(file)
     }
 

@@ -68,11 +68,14 @@ impl<W: Write> AgeWriter<W> {
         nonce[3..NONCE_LEN - 1].copy_from_slice(&self.number.to_be_bytes());
         nonce[NONCE_LEN - 1] = u8::from(is_last);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut self.chunk).map_err(|_| failure())?;
-        self.inner.write_all(&self.chunk)?;
-        self.inner.write_all(tag.as_ref())?;
-        self.chunk.clear();
+        // Whatever fails: a number is used once.
         self.number += 1;
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut chunk).map_err(|_| failure())?;
+        self.inner.write_all(&chunk)?;
+        self.inner.write_all(tag.as_ref())?;
+        chunk.clear();
+        self.chunk = chunk;
         Ok(())
     }
 }

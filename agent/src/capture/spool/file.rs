@@ -1,6 +1,6 @@
 //! The bytes of a stretch in its file: plain, or in MySQL's container for encrypted binlogs.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -26,8 +26,8 @@ pub(super) struct SpoolFile {
 }
 
 impl SpoolFile {
-    /// Makes the file of a stretch, with what stands in front of its bytes. `description` is the binlog's format
-    /// description event.
+    /// Makes the file of a stretch, with what stands in front of its bytes; or none, if that cannot be written.
+    /// `description` is the binlog's format description event.
     ///
     /// # Errors
     /// Those of the file system.
@@ -36,18 +36,18 @@ impl SpoolFile {
         let sealed = key.map(SpoolKey::create).transpose()?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(stretch.path())?;
         failpoint::crash("seg.open.tmp");
-        let header: &[u8] = sealed.as_ref().map_or(&[], |(header, _)| header);
-        if let Err(error) = file.write_all(header) {
-            // Nobody else knows of it. If it stays, the next start finds nothing in it.
-            let _ = fs::remove_file(stretch.path());
-            return Err(error);
-        }
-        stretch.grow(byte_count(header.len()));
-        let mut file = Self { file, cipher: sealed.map(|(_, cipher)| cipher) };
-        if stretch.name().start > 0 {
-            file.write_at(stretch, 0, &[&MAGIC, description].concat())?;
-        }
-        Ok(file)
+        let write_front = || {
+            failpoint::io("spool.front")?;
+            let header: &[u8] = sealed.as_ref().map_or(&[], |(header, _)| header);
+            file.write_all(header)?;
+            stretch.grow(byte_count(header.len()));
+            let mut file = Self { file, cipher: sealed.map(|(_, cipher)| cipher) };
+            if stretch.name().start > 0 {
+                file.write_at(stretch, 0, &[&MAGIC, description].concat())?;
+            }
+            Ok(file)
+        };
+        write_front().inspect_err(|_| stretch.remove_file())
     }
 
     /// Writes the bytes of a stretch from an offset of its binlog on.

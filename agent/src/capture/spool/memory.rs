@@ -49,6 +49,12 @@ impl Held {
         self.bytes
     }
 
+    /// Memory that it takes: whole pages.
+    pub(super) fn memory(&self) -> u64 {
+        let pages = self.pages.len() + usize::from(!self.last.is_empty());
+        u64::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(u64::MAX)
+    }
+
     /// The binlog's format description event, which the file will begin with.
     pub(super) fn description(&self) -> &[u8] {
         &self.description

@@ -154,7 +154,7 @@ impl Stretch {
     }
 
     /// How many bytes of it are held and not published.
-    pub(in crate::capture) fn held_bytes(&self) -> u64 {
+    pub(super) fn held_bytes(&self) -> u64 {
         let published = self.fate().published.saturating_sub(self.name.start);
         match &*self.body() {
             Body::Held(held) => held.bytes().saturating_sub(published),
@@ -167,11 +167,24 @@ impl Stretch {
         *self.body() = Body::File;
     }
 
-    /// What was held could not be written: it stays in memory, and the file goes.
-    pub(super) fn not_written(&self) {
-        // One that stays does not follow what the next start finds, or is the same again.
+    /// Removes its file, which could not be written as a whole.
+    pub(super) fn remove_file(&self) {
+        // Nobody else knows of it. If it stays, the next start finds nothing in it, or what it asks for again.
         let _ = fs::remove_file(&self.path);
         self.total.fetch_sub(self.size.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Memory that it takes while some of it is wanted.
+    pub(in crate::capture) fn held_memory(&self) -> u64 {
+        match &*self.body() {
+            Body::Held(held) => held.memory(),
+            Body::File => 0,
+        }
+    }
+
+    /// Offset of the first byte that will not be published, once that is known.
+    pub(super) fn wanted(&self) -> Option<u64> {
+        self.fate().wanted
     }
 
     /// When it was begun.

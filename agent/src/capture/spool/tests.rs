@@ -355,13 +355,43 @@ fn what_cannot_be_written_stays_in_memory() {
     // Somebody else's file of the same name.
     fs::write(first.path(), b"x").unwrap();
     spool.sync().unwrap_err();
-    assert_eq!((stretches(folder.path()), spool.bytes(), spool.is_holding()), (0, 0, true));
+    assert_eq!((fs::read(first.path()).unwrap(), spool.bytes(), spool.is_holding()), (b"x".to_vec(), 0, true));
     assert_eq!(events(&first, 0, places[5]), &BINLOG[..places[5]]);
     spool.abandon().unwrap();
-    assert_eq!(stretches(folder.path()), 0);
     assert_eq!(events(&first, 0, places[5]), &BINLOG[..places[5]]);
+    fs::remove_file(first.path()).unwrap();
     // The next attempt writes what is still wanted, before anything else.
     spool.begin(name(5000), description(), Keep::Spooled).unwrap();
     assert_eq!(stretches(folder.path()), 2);
     assert_eq!(fs::read(first.path()).unwrap(), &BINLOG[..places[5]]);
+}
+
+#[test]
+fn of_what_is_held_only_what_is_to_be_published_is_written_once_the_rest_was_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = places();
+    let (mut spool, first) = holding(folder.path(), None);
+    let second = spool.hand_over(places[6] as u64, mark(), Keep::Held).unwrap();
+    second.hand_over(places[6] as u64);
+    spool.discard();
+    spool.sync().unwrap();
+    assert_eq!(fs::read(first.path()).unwrap(), &BINLOG[..places[5]]);
+    assert!(fs::read(second.path()).unwrap().ends_with(&BINLOG[places[5]..places[6]]));
+}
+
+#[test]
+fn memory_is_counted_in_whole_pages_while_it_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
+    spool.begin(name(100), description(), Keep::Held).unwrap();
+    let page = {
+        spool.append(b"a").unwrap();
+        spool.current().unwrap().held_memory()
+    };
+    assert!(page > 1_000_000);
+    spool.append(&vec![b'b'; 2 * usize::try_from(page).unwrap()]).unwrap();
+    let stretch = spool.current().unwrap();
+    assert_eq!(stretch.held_memory(), 3 * page);
+    spool.sync().unwrap();
+    assert_eq!(stretch.held_memory(), 0);
 }

@@ -125,11 +125,11 @@ fn a_backlog_is_archived_without_being_written_to_the_spool() -> Result<()> {
 #[test]
 fn a_disk_that_fills_up_while_what_is_held_is_written_costs_nothing() -> Result<()> {
     let mut site = site()?;
-    // In the first stretch, and in the second, of two pages each.
+    // In the first stretch, and in the second, of two pages each; and it stays full for a while.
     for writes in [1, 3] {
         fall_behind(&site.source)?;
         // The store takes so long for an object that the backlog has to be written.
-        let failpoints = format!("up.put.before=4*sleep(3000)->off;spool.write={writes}*off->1*return(enospc)->off");
+        let failpoints = format!("up.put.before=4*sleep(3000)->off;spool.write={writes}*off->6*return(enospc)->off");
         site.restart_agent(&[("FAILPOINTS", &failpoints)])?;
         let archived = site.settle()?;
         ensure!(archived.timelines() == 1, "{} timelines", archived.timelines());

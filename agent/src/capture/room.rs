@@ -24,9 +24,8 @@ pub(super) struct Room {
     folder: PathBuf,
     /// Bytes that the spool may have.
     bytes_max: u64,
-    /// Free bytes that the spool leaves to others: to what is written between two looks, and to the sealing of one object if
-    /// that takes any of them, without which a full spool could never be published.
-    kept_free: u64,
+    /// Free bytes that the sealing of one object takes here, without which a full spool could never be published.
+    object: u64,
 }
 
 /// A file system's sizes.
@@ -46,7 +45,7 @@ impl Room {
             true => object_bytes_max.saturating_add(object_bytes_max / 16),
             false => 0,
         };
-        Self { folder: folder.to_owned(), bytes_max, kept_free: object.saturating_add(SLACK_BYTES) }
+        Self { folder: folder.to_owned(), bytes_max, object }
     }
 
     /// Whether a spool of so many bytes must not grow before some of it is published.
@@ -56,7 +55,7 @@ impl Room {
 
     fn is_short(&self) -> bool {
         // A file system that cannot be asked tells by its errors.
-        Space::of(&self.folder).is_some_and(|space| space.free < space.kept_free(self.kept_free))
+        Space::of(&self.folder).is_some_and(|space| space.free < space.kept_free(self.object))
     }
 
     /// Returns when the file system has enough space beside what is kept free and in reserve, or cannot be asked.
@@ -64,7 +63,7 @@ impl Room {
         while let Some(space) = Space::of(&self.folder) {
             // Small file systems never have that much.
             let more = ENOUGH_BYTES.min(space.total / 8) + RESERVE_BYTES.min(space.total / 8);
-            if space.free >= space.kept_free(self.kept_free) + more {
+            if space.free >= space.kept_free(self.object) + more {
                 return;
             }
             sleep(LOOK).await;
@@ -78,9 +77,12 @@ impl Space {
         Some(Self { total: facts.f_blocks * facts.f_frsize, free: facts.f_bavail * facts.f_frsize })
     }
 
-    /// Of a small file system, half: then no segment is larger than what is kept free.
-    fn kept_free(self, wanted: u64) -> u64 {
-        wanted.min(self.total / 2)
+    /// Free bytes that the spool leaves to others: to the sealing of one object, and to what is written between two looks. Of
+    /// a small file system half, and, where objects are sealed, what the spool may go beyond that by: then no segment is
+    /// larger than what is left to seal it in.
+    fn kept_free(self, object: u64) -> u64 {
+        let beyond = if object > 0 { SLACK_BYTES.min(self.total / 4) } else { 0 };
+        object.saturating_add(SLACK_BYTES).min(self.total / 2 + beyond)
     }
 }
 
@@ -89,9 +91,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_a_small_file_system_is_kept_free_and_an_objects_size_of_a_large_one() {
-        for (total, kept) in [(100, 50), (1000, 80)] {
-            assert_eq!(Space { total, free: 0 }.kept_free(80), kept);
+    fn what_is_kept_free_is_an_objects_size_and_of_a_small_file_system_enough_for_what_the_spool_has() {
+        const MIB: u64 = 1 << 20;
+        let kept = |total, object| Space { total: total * MIB, free: 0 }.kept_free(object * MIB) / MIB;
+        assert_eq!((kept(1000, 0), kept(1000, 64)), (16, 80));
+        assert_eq!((kept(16, 0), kept(96, 64), kept(400, 1000)), (8, 64, 216));
+        for total in [24, 64, 96, 160, 400] {
+            // One look before it is full, a group and a batch more are written, beside the reserve.
+            let (left, reserve) = (kept(total, 1000) - 9, RESERVE_BYTES / MIB);
+            assert!(total < left + reserve + left, "{total}: a segment of {} in {left}", total - left - reserve);
         }
     }
 
@@ -105,6 +113,6 @@ mod tests {
         let greedy = Room::new(folder.path(), 100, folder.path(), half);
         assert_eq!(greedy.is_used_up(0), is_short);
         let elsewhere = Room::new(folder.path(), 100, Path::new("/proc"), u64::MAX);
-        assert_eq!((elsewhere.kept_free, elsewhere.is_used_up(0)), (SLACK_BYTES, false));
+        assert_eq!((elsewhere.object, elsewhere.is_used_up(0)), (0, false));
     }
 }

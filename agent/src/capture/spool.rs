@@ -33,6 +33,12 @@ use crate::fsync;
 /// Space that is kept back, so that catalog and report can still be written when the file system is full.
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
 
+/// Most bytes of a transaction that goes on that are written again, so that those before it can be let go.
+const MOVED_BYTES_MAX: u64 = 8 << 20;
+
+/// With fewer bytes to let go a stretch goes on.
+const FREED_BYTES_MIN: u64 = 1 << 20;
+
 /// No format description comes near this many bytes: about 60 and one for each event type.
 const DESCRIPTION_LEN_MAX: usize = 4096;
 
@@ -254,6 +260,9 @@ impl Spool {
     /// # Errors
     /// Those of the file system; then [`Self::abandon`] it.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let current = self.current.as_mut().ok_or_else(|| io::Error::other("no stretch is open"))?;
         let len = byte_count(bytes.len());
         match &mut current.output {
@@ -375,8 +384,9 @@ impl Spool {
         self.current.as_ref().map(|current| Arc::clone(&current.stretch))
     }
 
-    /// The stretch, of which the bytes up to `end` are to be published. When it has no others, the next append begins a
-    /// new one, so that the disk is freed as soon as possible; `follows` is what was captured before that.
+    /// The stretch, of which the bytes up to `end` are to be published. A new one is begun behind them, so that the disk is
+    /// freed as soon as possible, unless too many bytes of a transaction that goes on are there already, or it is not worth
+    /// it; `follows` is what was captured before that.
     ///
     /// # Errors
     /// Those of the file system.
@@ -384,9 +394,15 @@ impl Spool {
         let current = self.current.as_mut().ok_or_else(|| io::Error::other("no stretch is open"))?;
         let stretch = Arc::clone(&current.stretch);
         current.handed_over = end;
-        if current.end == end {
+        let (rest, freed) = (current.end.saturating_sub(end), end.saturating_sub(stretch.name().start));
+        if rest == 0 || (rest <= MOVED_BYTES_MAX && freed >= FREED_BYTES_MIN) {
             let description = current.description.clone();
+            let mut moved = Vec::new();
+            if rest > 0 {
+                stretch.read(end, current.end)?.read_to_end(&mut moved)?;
+            }
             self.begin(StretchName { start: end, follows, ..stretch.name().clone() }, &description, keep)?;
+            self.append(&moved)?;
         }
         Ok(stretch)
     }

@@ -395,3 +395,36 @@ fn memory_is_counted_in_whole_pages_while_it_is_needed() {
     spool.sync().unwrap();
     assert_eq!(stretch.held_memory(), 0);
 }
+
+#[test]
+fn bytes_of_a_transaction_that_goes_on_move_to_a_new_stretch_and_those_before_them_are_let_go() {
+    for keep in [Keep::Spooled, Keep::Held] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
+        spool.begin(name(100), description(), keep).unwrap();
+        let end = 100 + FREED_BYTES_MIN;
+        spool.append(&vec![b'a'; FREED_BYTES_MIN as usize]).unwrap();
+        spool.append(b"a part").unwrap();
+        let first = spool.hand_over(end, mark(), keep).unwrap();
+        let second = spool.current().unwrap();
+        spool.append(b" and the rest").unwrap();
+        assert_eq!((second.name().start, bytes(&second, end, end + 19)), (end, b"a part and the rest".to_vec()));
+        spool.sync().unwrap();
+        assert_eq!(stretches(folder.path()), 2, "{keep:?}");
+        assert!(fs::read(second.path()).unwrap().ends_with(b"a part and the rest"));
+        first.published(end);
+        drop(first);
+        assert_eq!(stretches(folder.path()), 1, "{keep:?}");
+        assert!(spool.bytes() < 1000);
+    }
+}
+
+#[test]
+fn a_stretch_goes_on_where_too_much_would_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(folder.path(), None).unwrap();
+    spool.begin(name(100), description(), Keep::Spooled).unwrap();
+    spool.append(&vec![b'a'; (FREED_BYTES_MIN + MOVED_BYTES_MAX + 1) as usize]).unwrap();
+    spool.hand_over(100 + FREED_BYTES_MIN, mark(), Keep::Spooled).unwrap();
+    assert_eq!((stretches(folder.path()), spool.current().unwrap().name().start), (1, 100));
+}

@@ -153,11 +153,12 @@ impl Stretch {
         }
     }
 
-    /// How many bytes of it are held and not published.
+    /// How many bytes of it are held and to be published still, as far as is known.
     pub(super) fn held_bytes(&self) -> u64 {
-        let published = self.fate().published.saturating_sub(self.name.start);
+        let Fate { published, wanted, .. } = *self.fate();
+        let wanted = wanted.map_or(u64::MAX, |wanted| wanted.saturating_sub(self.name.start));
         match &*self.body() {
-            Body::Held(held) => held.bytes().saturating_sub(published),
+            Body::Held(held) => held.bytes().min(wanted).saturating_sub(published.saturating_sub(self.name.start)),
             Body::File => 0,
         }
     }

@@ -409,6 +409,8 @@ fn bytes_of_a_transaction_that_goes_on_move_to_a_new_stretch_and_those_before_th
         let second = spool.current().unwrap();
         spool.append(b" and the rest").unwrap();
         assert_eq!((second.name().start, bytes(&second, end, end + 19)), (end, b"a part and the rest".to_vec()));
+        let held = if keep == Keep::Held { FREED_BYTES_MIN + 19 } else { 0 };
+        assert_eq!(spool.held_bytes(), held, "none of them twice");
         spool.sync().unwrap();
         assert_eq!(stretches(folder.path()), 2, "{keep:?}");
         assert!(fs::read(second.path()).unwrap().ends_with(b"a part and the rest"));

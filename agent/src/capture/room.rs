@@ -61,9 +61,7 @@ impl Room {
     /// Returns when the file system has enough space beside what is kept free and in reserve, or cannot be asked.
     pub(super) async fn wait(self) {
         while let Some(space) = Space::of(&self.folder) {
-            // Small file systems never have that much.
-            let more = ENOUGH_BYTES.min(space.total / 8) + RESERVE_BYTES.min(space.total / 8);
-            if space.free >= space.kept_free(self.object) + more {
+            if space.free >= space.enough(self.object) {
                 return;
             }
             sleep(LOOK).await;
@@ -84,6 +82,13 @@ impl Space {
         let beyond = if object > 0 { SLACK_BYTES.min(self.total / 4) } else { 0 };
         object.saturating_add(SLACK_BYTES).min(self.total / 2 + beyond)
     }
+
+    /// With so many free bytes writing begins again; more than seven eighths no file system has for us alone.
+    fn enough(self, object: u64) -> u64 {
+        // Small file systems never have that much.
+        let more = ENOUGH_BYTES.min(self.total / 8) + RESERVE_BYTES.min(self.total / 8);
+        (self.kept_free(object) + more).min(self.total - self.total / 8)
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +105,17 @@ mod tests {
             // One look before it is full, a group and a batch more are written, beside the reserve.
             let (left, reserve) = (kept(total, 1000) - 9, RESERVE_BYTES / MIB);
             assert!(total < left + reserve + left, "{total}: a segment of {} in {left}", total - left - reserve);
+        }
+    }
+
+    #[test]
+    fn writing_begins_again_on_a_file_system_of_any_size() {
+        for total in [8, 16, 24, 64, 96, 400, 100_000].map(|mib: u64| mib << 20) {
+            for object in [0, 64 << 20, 1 << 40] {
+                let space = Space { total, free: 0 };
+                assert!(space.kept_free(object) < space.enough(object), "{total} {object}");
+                assert!(space.enough(object) <= total - total / 8, "{total} {object}");
+            }
         }
     }
 
